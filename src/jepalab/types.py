@@ -1,0 +1,167 @@
+"""The nouns of jepalab, each defined once: what a batch is, what an objective is, what a loss term compares.
+
+Axis letters, used in every annotation of the library:
+
+    b batch   t time   n tokens   k kept tokens   d embedding width
+    c channels   h w picture height, width (h is also the horizon of a rollout)   a action   f factor width
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class Space(StrEnum):
+    """Where a loss term compares its two sides. `audit` uses the same words."""
+
+    INPUT = "input"
+    FIXED_FEATURE = "fixed-feature"
+    TOKEN = "token"
+    NOISE = "noise"
+    VELOCITY = "velocity"
+    FROZEN_EMBEDDING = "frozen-embedding"
+    EMA_EMBEDDING = "ema-embedding"
+    OWN_EMBEDDING = "own-embedding"
+    LABEL = "label"
+    ACTION = "action"
+    REWARD = "reward"
+    STATISTIC = "statistic"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What every dataset yields. Time is always axis 1; a still image has t = 1.
+
+    x        [b t c h w] pictures and clips, [b t c] series.
+    views    further views of the same content, shaped like x.
+    action   [b t-1 a]; action[:, i] leads from x[:, i] to x[:, i + 1].
+    factors  what is known about each frame, [b t f] (floats) or [b t] (class indices). Instruments read
+             them, objectives never do; `Supervised` alone declares the ones it reads.
+    """
+
+    x: Float[Tensor, "b t *obs"]
+    views: tuple[Float[Tensor, "b t *obs"], ...] = ()
+    action: Float[Tensor, "b s a"] | None = None
+    factors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with `function` applied to every tensor in it."""
+        return replace(
+            self,
+            x=function(self.x),
+            views=tuple(function(view) for view in self.views),
+            action=None if self.action is None else function(self.action),
+            factors={name: function(value) for name, value in self.factors.items()},
+        )
+
+
+class Stream(Protocol):
+    """Training data as a pure function of the step, so that any run can resume anywhere, exactly."""
+
+    clips_per_batch: int
+    frames_per_batch: int
+
+    def batch(self, step: int) -> Batch: ...
+
+
+class Encoder(nn.Module, ABC):
+    """Raw observations in, one embedding a token out. Normalisation of x lives inside.
+
+    A frame encoder yields one token for each frame (n = t); a patch encoder yields one for each patch.
+    """
+
+    dim: int
+
+    @abstractmethod
+    def forward(
+        self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None = None, causal: bool = False
+    ) -> Float[Tensor, "b n d"]:
+        """Embeds x. `keep` encodes those tokens only (n = k); `causal` lets a token see earlier ones only."""
+
+
+class Loss(NamedTuple):
+    """The scalar to minimise and the unweighted terms it is made of."""
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Float[Tensor, ""]]
+
+
+class Objective(nn.Module, ABC):
+    """Turns a batch into named scalar terms, and says of each term what it compares.
+
+    A subclass writes `compares`, `terms` and `tiny`, and sets `encoder` and `weights`; nothing else is needed.
+    """
+
+    compares: ClassVar[Mapping[str, Space]]
+    reads_factors: ClassVar[frozenset[str]] = frozenset()
+    encoder: Encoder
+    weights: dict[str, float]
+
+    @abstractmethod
+    def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """The unweighted terms of the loss on this batch."""
+
+    def after_step(self, progress: float) -> None:
+        """Called after each optimizer step; progress runs from 0 to 1. EMA teachers and the like move here."""
+
+    def probed_encoders(self) -> dict[str, Encoder]:
+        """The encoders a user could take home, by name; the first is the one reported by default."""
+        return {"student": self.encoder}
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> tuple[Self, Batch]:
+        """The smallest instance and a batch it accepts, for tests and for the audit."""
+
+    def forward(self, batch: Batch) -> Loss:
+        """The weighted sum of the terms. Never overridden."""
+        terms = self.terms(batch)
+        assert terms.keys() == self.weights.keys(), f"terms {sorted(terms)} but weights {sorted(self.weights)}"
+        total = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+        return Loss(total, terms)
+
+
+@runtime_checkable
+class WorldModel(Protocol):
+    """Encodes observations and imagines what actions do to the embedding. JEPA and generative models alike."""
+
+    def encode(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b t d"]: ...
+
+    def rollout(self, z: Float[Tensor, "b d"], action: Float[Tensor, "b h a"]) -> Float[Tensor, "b h d"]: ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """Embeddings extracted once and read by every instrument.
+
+    z        [b t d] float32 on the CPU.
+    factors  [b t f] floats or [b t] class indices, as the batch gave them.
+    """
+
+    z: Float[Tensor, "b t d"]
+    factors: Mapping[str, Tensor]
+    action: Float[Tensor, "b s a"] | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an instrument judges: a trained objective and its features on three disjoint splits."""
+
+    objective: Objective
+    train: Features
+    validation: Features
+    test: Features
+
+
+Instrument = Callable[[Subject], dict[str, float]]
