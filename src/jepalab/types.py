@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -66,13 +66,30 @@ class Batch:
         )
 
 
+@runtime_checkable
 class Stream(Protocol):
     """Training data as a pure function of the step, so that any run can resume anywhere, exactly."""
 
-    clips_per_batch: int
-    frames_per_batch: int
+    @property
+    def clips_per_batch(self) -> int: ...
+
+    @property
+    def frames_per_batch(self) -> int: ...
 
     def batch(self, step: int) -> Batch: ...
+
+    def held_out(self, split: Literal["train", "validation", "test"], num_clips: int) -> Batch:
+        """Clips of a split that share no image, motion or nuisance with another split's, for instruments."""
+        ...
+
+
+@runtime_checkable
+class ViewedStream(Protocol):
+    """A stream whose generator can show one state under many nuisances."""
+
+    def views(
+        self, split: Literal["train", "validation", "test"], num_states: int, num_views: int
+    ) -> Float[Tensor, "n q c h w"]: ...
 
 
 class Encoder(nn.Module, ABC):
@@ -121,7 +138,7 @@ class Objective(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def tiny(cls) -> tuple[Self, Batch]:
+    def tiny(cls) -> tuple[Objective, Batch]:
         """The smallest instance and a batch it accepts, for tests and for the audit."""
 
     def forward(self, batch: Batch) -> Loss:
@@ -143,25 +160,27 @@ class WorldModel(Protocol):
 
 @dataclass(frozen=True)
 class Features:
-    """Embeddings extracted once and read by every instrument.
+    """Embeddings extracted once and read by every instrument, beside the batch they come from.
 
-    z        [b t d] float32 on the CPU.
-    factors  [b t f] floats or [b t] class indices, as the batch gave them.
+    z  [b n d] float32 on the CPU; n = t for a frame encoder.
     """
 
-    z: Float[Tensor, "b t d"]
-    factors: Mapping[str, Tensor]
-    action: Float[Tensor, "b s a"] | None = None
+    z: Float[Tensor, "b n d"]
+    batch: Batch
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What an instrument judges: a trained objective and its features on three disjoint splits."""
+    """What an instrument judges: a trained objective, and one of its encoders' features on three disjoint splits.
+
+    views  [n q d] embeddings of n states under q nuisances each, where the data can show them.
+    """
 
     objective: Objective
     train: Features
     validation: Features
     test: Features
+    views: Float[Tensor, "n q d"] | None = None
 
 
 Instrument = Callable[[Subject], dict[str, float]]

@@ -1,0 +1,163 @@
+"""Vision Transformer over a grid of patches of rank 1 (series), 2 (still images) or 3 (clips) (arXiv 2010.11929).
+
+No class token, fixed sine-cosine positions, and only the kept tokens are encoded, as in I-JEPA (arXiv 2301.08243).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from jepalab.backbones.attention import Transformer, init_linear
+from jepalab.types import Encoder
+
+
+def patchify(x: Float[Tensor, "b t *obs"], patch: tuple[int, ...]) -> Float[Tensor, "b n p"]:
+    """Cuts x into patches, in raster order (time, then rows, then columns).
+
+    One size (p,) cuts series [b t c], two (ph, pw) still images [b 1 c h w], three (pt, ph, pw) clips [b t c h w].
+    The numbers of a patch run over channel, time, row, column, so that the flattened weights of a convolution with
+    stride = kernel = `patch` are those of a linear layer here. ValueError if the patches do not tile x.
+    """
+    pt, ph, pw = _sizes_in_clip(patch)
+    clip = x[..., None, None] if len(patch) == 1 else x
+    tiled = clip.ndim == 5 and clip.shape[1] % pt == clip.shape[3] % ph == clip.shape[4] % pw == 0
+    if not tiled or (len(patch) == 2 and x.shape[1] != 1):
+        wanted = {1: "[b t c]", 2: "[b 1 c h w]", 3: "[b t c h w]"}[len(patch)]
+        raise ValueError(
+            f"wanted x of shape {wanted} with sizes that the patch {patch} divides, got {list(x.shape)}; "
+            "crop or resize x, or choose another patch"
+        )
+    b, t, c, h, w = clip.shape
+    cells = clip.reshape(b, t // pt, pt, c, h // ph, ph, w // pw, pw)
+    return cells.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
+
+
+def unpatchify(
+    patches: Float[Tensor, "b n p"], patch: tuple[int, ...], grid: tuple[int, ...]
+) -> Float[Tensor, "b t *obs"]:
+    """The exact inverse of `patchify`; `grid` is the number of patches along each axis."""
+    pt, ph, pw = _sizes_in_clip(patch)
+    gt, gh, gw = _sizes_in_clip(grid)
+    b, n, p = patches.shape
+    if len(patch) != len(grid) or n != prod(grid) or p % prod(patch):
+        raise ValueError(
+            f"wanted {prod(grid)} patches (grid {grid}) of channels x {prod(patch)} numbers (patch {patch}), "
+            f"got {n} of {p}; pass the patch and the grid that cut them"
+        )
+    cells = patches.reshape(b, gt, gh, gw, -1, pt, ph, pw)
+    clip = cells.permute(0, 1, 5, 4, 2, 6, 3, 7).reshape(b, gt * pt, -1, gh * ph, gw * pw)
+    return clip[..., 0, 0] if len(patch) == 1 else clip
+
+
+def _sizes_in_clip(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Sizes along (time, rows, columns): a series is a clip of single pixels, a still image a clip of one frame."""
+    if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
+        raise ValueError(f"wanted one positive size (series), two (still images) or three (clips), got {sizes}")
+    return {1: (*sizes, 1, 1), 2: (1, *sizes), 3: sizes}[len(sizes)]
+
+
+def take_tokens(tokens: Float[Tensor, "b n d"], keep: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+    """The tokens of each sample that `keep` names, in its order."""
+    if keep.ndim != 2 or keep.shape[0] != tokens.shape[0]:
+        raise ValueError(
+            f"wanted a row of token indices for each of {tokens.shape[0]} samples, got indices of shape "
+            f"{list(keep.shape)}; expand them to [b k]"
+        )
+    return tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def sincos_positions(grid: tuple[int, ...], dim: int) -> Float[Tensor, "n d"]:
+    """Fixed position of each token of the grid, in raster order.
+
+    The dim / 2 frequencies are dealt to the axes in order, as evenly as they go, earlier axes first. An axis with f
+    of them gets 2 f neighbouring columns, sin(i w) then cos(i w), with w = 10000^(-j / f) for j = 0 .. f - 1.
+    """
+    if dim % 2 or dim < 2 * len(grid):
+        raise ValueError(f"wanted an even width of at least 2 for each axis of {grid}, got {dim}; choose another dim")
+    axes = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in grid), indexing="ij")
+    shares = torch.arange(dim // 2).tensor_split(len(grid))
+    angles = [
+        index.reshape(-1, 1) * 10000.0 ** (-torch.arange(len(share), dtype=torch.float64) / len(share))
+        for index, share in zip(axes, shares, strict=True)
+    ]
+    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1).float()
+
+
+class ViT(Encoder):
+    """One embedding for each patch of a fixed grid.
+
+    grid, patch  patches along each axis and the size of a patch, (time,), (rows, columns) or (time, rows, columns):
+                 x is [b t c], [b 1 c h w] or [b t c h w] with sizes grid * patch.
+    mean, std    of x, one number or one for each channel; kept as buffers, taken out of x before anything else.
+    """
+
+    mean: Tensor
+    std: Tensor
+    positions: Tensor
+
+    def __init__(
+        self,
+        grid: tuple[int, ...],
+        *,
+        patch: tuple[int, ...],
+        channels: int = 1,
+        dim: int = 192,
+        depth: int = 6,
+        num_heads: int = 3,
+        mlp_ratio: float = 4.0,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+    ) -> None:
+        super().__init__()
+        if len(grid) != len(patch):
+            raise ValueError(f"wanted as many patch sizes as grid axes, got patch {patch} for grid {grid}")
+        self.grid, self.patch, self.channels, self.dim = grid, patch, channels, dim
+        self.patch_dim = channels * prod(patch)
+        t, h, w = (g * p for g, p in zip(_sizes_in_clip(grid), _sizes_in_clip(patch), strict=True))
+        self.sample_shape = (t, channels) if len(grid) == 1 else (t, channels, h, w)
+        self.register_buffer("mean", _one_per_channel(mean, channels))
+        self.register_buffer("std", _one_per_channel(std, channels))
+        if (self.std <= 0).any():
+            raise ValueError(f"wanted a positive std for each channel, got {std}; leave out channels that never vary")
+        self.register_buffer("positions", sincos_positions(grid, dim))
+        self.embed = nn.Linear(self.patch_dim, dim)
+        init_linear(self.embed)
+        self.transformer = Transformer(dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
+
+    def patches(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b n p"]:
+        """Normalised patches: what the network reads, and what a pixel objective predicts.
+
+        ValueError unless x has the sizes this encoder was built for.
+        """
+        if x.shape[1:] != self.sample_shape:
+            wanted = f"[b {' '.join(map(str, self.sample_shape))}]"
+            raise ValueError(
+                f"wanted x of shape {wanted} (grid {self.grid}, patch {self.patch}, {self.channels} channels), "
+                f"got {list(x.shape)}; resize x or build the ViT with another grid"
+            )
+        channels = patchify(x, self.patch).unflatten(-1, (self.channels, -1))
+        return ((channels - self.mean[:, None]) / self.std[:, None]).flatten(-2)
+
+    def forward(
+        self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None = None, causal: bool = False
+    ) -> Float[Tensor, "b n d"]:
+        """Embeds the patches of x, or only those that `keep` names, in its order and blind to the others.
+
+        `causal` lets a token see itself and those before it: in raster order, or in the order of `keep`.
+        """
+        patches, positions = self.patches(x), self.positions
+        if keep is not None:
+            patches, positions = take_tokens(patches, keep), positions[keep]
+        return self.transformer(self.embed(patches) + positions, causal)
+
+
+def _one_per_channel(value: float | Sequence[float], channels: int) -> Float[Tensor, " c"]:
+    values = torch.as_tensor(value, dtype=torch.float32)
+    if values.shape not in {(), (1,), (channels,)}:
+        raise ValueError(f"wanted one number or one for each of {channels} channels, got {value}")
+    return values.expand(channels).clone()

@@ -1,0 +1,1 @@
+"""Comparing objectives: matched runs over seeds, their statistics, and the contrasts declared beforehand."""

@@ -1,0 +1,176 @@
+"""One cell of a comparison, one seed of it: train, judge, record. A failure is a result too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from jepalab.fit import Watch, fit
+from jepalab.instruments.features import subjects
+from jepalab.records import RunFolder, write_json
+from jepalab.run import Run
+from jepalab.types import Instrument, Objective, Stream
+
+Unit = Literal["steps", "samples", "flops", "seconds"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every arm may spend: optimizer steps, clips seen, training FLOPs, or seconds of training on this machine."""
+
+    amount: float
+    unit: Unit = "steps"
+
+    def steps(self, run: Run) -> int:
+        """The optimizer steps that this run's budget pays for. Seconds are measured on a few steps of a copy."""
+        if run.steps == 0:
+            return 0
+        cost = {
+            "steps": lambda: 1.0,
+            "samples": lambda: float(run.stream.clips_per_batch),
+            "flops": run.count_flops,
+            "seconds": run.time_step,
+        }[self.unit]()
+        steps = int(self.amount / cost)
+        if steps < 1:
+            raise ValueError(f"A budget of {self.amount:g} {self.unit} does not pay for one step of {cost:g}.")
+        return steps
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm under one condition: a function from a seed to a run, importable by another process."""
+
+    arm: str
+    condition: str
+    make: Callable[[int], Run]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How every cell is judged: the same instruments, at the same shares of its training."""
+
+    instruments: Sequence[Instrument]
+    curve: Sequence[Instrument]
+    curve_at: Sequence[float] = (0.1, 0.25, 0.5)
+    draw: Callable[[Run, Path], None] | None = None
+
+
+def run_cell(
+    cell: Cell, seed: int, *, folder: Path, judging: Judging, budget: Budget | None = None, watch: Watch | None = None
+) -> dict[str, Any]:
+    """The cell's result: read back where it is already there, otherwise trained (on from a checkpoint) and judged."""
+    key = fingerprint(cell, seed, judging, budget)
+    found = read_result(folder)
+    if found and found["fingerprint"] == key and found["status"] == "done":
+        return found
+    _forget_other_settings(folder, key)
+    facts = {"arm": cell.arm, "condition": cell.condition, "seed": seed, "fingerprint": key}
+    try:
+        result = facts | {"status": "done"} | _train_and_judge(cell, seed, folder, judging, budget, watch)
+    except Exception as error:
+        result = facts | {"status": "failed", "metrics": {}, "error": f"{type(error).__name__}: {error}"}
+        (folder / "error.txt").write_text(traceback.format_exc())
+        RunFolder(folder).describe(status="failed", error=result["error"])
+        write_json(folder / "result.json", result)
+        if not isinstance(error, (ArithmeticError, ValueError, RuntimeError, OSError)):
+            raise
+        return result
+    write_json(folder / "result.json", result)
+    return result
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """result.json of a cell, or None where it has not ended yet."""
+    file = folder / "result.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def fingerprint(cell: Cell, seed: int, judging: Judging, budget: Budget | None) -> str:
+    """Tells settings apart: a cell recorded under other settings is trained anew, not passed off as this one."""
+    names = [_describe(instrument) for instrument in (*judging.instruments, *judging.curve)]
+    text = f"{_describe(cell.make)} {seed} {names} {tuple(judging.curve_at)} {budget}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _describe(function: Callable[..., Any]) -> str:
+    if isinstance(function, partial):
+        return f"{_describe(function.func)}({function.args}, {sorted(function.keywords.items())})"
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _forget_other_settings(folder: Path, key: str) -> None:
+    records = RunFolder(folder)
+    if folder.exists() and records.description().get("fingerprint") != key:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").unlink(missing_ok=True)
+    records.describe(fingerprint=key)
+
+
+def _train_and_judge(
+    cell: Cell, seed: int, folder: Path, judging: Judging, budget: Budget | None, watch: Watch | None
+) -> dict[str, Any]:
+    run, records = cell.make(seed), RunFolder(folder)
+    if budget:
+        # Written down before the first step: a resumed run must not measure its seconds again.
+        steps = records.description().get("budgeted_steps") or budget.steps(run)
+        records.describe(budgeted_steps=steps)
+        run = replace(run, steps=steps)
+    flops = run.count_flops()
+    curve_at = (
+        sorted({max(1, round(share * run.steps)) for share in judging.curve_at} - {run.steps}) if run.steps else []
+    )
+    seconds = fit(
+        run,
+        folder=folder,
+        device="cpu" if run.steps == 0 else "auto",
+        watch=watch,
+        evaluate=partial(_measure, stream=run.stream, instruments=judging.curve),
+        evaluate_at=curve_at,
+    )
+    began = time.perf_counter()
+    metrics = _measure(run.objective, stream=run.stream, instruments=judging.instruments)
+    if judging.draw:
+        judging.draw(run, folder)
+    prepared = records.description().get("prepare_flops", 0.0)
+    scored = [record for record in records.records() if "scores" in record]
+    curve = [
+        {"step": r["step"], "seconds": r["seconds"], "flops": r["step"] * flops, "metrics": r["scores"]} for r in scored
+    ]
+    curve.append({"step": run.steps, "seconds": seconds, "flops": run.steps * flops + prepared, "metrics": metrics})
+    compute = {
+        "steps": run.steps,
+        "samples": run.steps * run.stream.clips_per_batch,
+        "frames": run.steps * run.stream.frames_per_batch,
+        "flops_per_step": flops,
+        "train_flops": run.steps * flops + prepared,
+        "seconds": seconds,
+        "judging_seconds": time.perf_counter() - began,
+        "parameters": run.count_parameters(),
+    }
+    records.describe(status="done")
+    return {"metrics": metrics, "curve": curve, "compute": compute}
+
+
+def _measure(objective: Objective, *, stream: Stream, instruments: Sequence[Instrument]) -> dict[str, float]:
+    """Every instrument on every encoder; the first encoder's scores bear no prefix, the teacher's read "teacher/...".
+
+    Scores that are not finite are left out: they are not JSON, and a contrast counts them as missing.
+    """
+    training, scores = objective.training, {}
+    for i, (name, subject) in enumerate(subjects(objective, stream).items()):
+        prefix = "" if i == 0 else f"{name}/"
+        for instrument in instruments:
+            scores |= {f"{prefix}{key}": value for key, value in instrument(subject).items()}
+    objective.train(training)
+    return {name: value for name, value in scores.items() if math.isfinite(value)}

@@ -1,0 +1,156 @@
+"""The comparison: cells x seeds, matched by seed, several at once, resumed by the same call, judged as declared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from jepalab.compare.cells import Budget, Cell, Judging, run_cell
+from jepalab.compare.contrasts import Contrast, judge_all
+from jepalab.compare.judgement import Judgement
+from jepalab.compare.pool import run_jobs
+from jepalab.compare.contrasts import answer
+from jepalab.fit import Moment
+from jepalab.records import describe_machine, write_json
+
+
+class Display(Protocol):
+    """Shows a grid while it runs."""
+
+    def start(self, names: Sequence[str]) -> None: ...
+
+    def news(self, name: str, moment: Moment) -> None: ...
+
+    def ended(self, name: str, result: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, declared before anything runs.
+
+    cells       every arm under every condition; `compare` trains each once for each seed.
+    arms        what each arm's short name stands for; conditions likewise.
+    contrasts   who should beat whom, where, by which metric, and which paper says so.
+    settings    how the cells were tuned, copied into the results.
+    """
+
+    name: str
+    question: str
+    cells: Sequence[Cell]
+    seeds: Sequence[int]
+    judging: Judging
+    contrasts: Sequence[Contrast]
+    arms: Mapping[str, str]
+    conditions: Mapping[str, str]
+    budget: Budget | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out: results.json as Python values, and the folder it lies in."""
+
+    folder: Path
+    results: Mapping[str, Any]
+
+
+def compare(plan: Plan, *, out: Path, num_workers: int = 0, display: Display | None = None) -> Comparison:
+    """Trains and judges every cell of the plan and writes `out`/results.json.
+
+    num_workers  runs at a time; 0 takes one for each core. Each worker computes with its share of the cores.
+    The same call goes on where the last one stopped. A cell that fails is a row with its error, not a hole.
+    """
+    jobs = [(cell, seed) for seed in plan.seeds for cell in plan.cells]
+    cells = list(
+        run_grid(jobs, out=out, judging=plan.judging, budget=plan.budget, num_workers=num_workers, display=display)
+    )
+    cells.sort(
+        key=lambda cell: (
+            list(plan.conditions).index(cell["condition"]),
+            list(plan.arms).index(cell["arm"]),
+            cell["seed"],
+        )
+    )
+    judgements = judge_all(plan.contrasts, cells)
+    machine = describe_machine()
+    results = {
+        "name": plan.name,
+        "question": plan.question,
+        "answer": answer(judgements),
+        "arms": dict(plan.arms),
+        "conditions": dict(plan.conditions),
+        "seeds": list(plan.seeds),
+        "cells": cells,
+        "contrasts": [judgement.as_dict() for judgement in judgements],
+        "compute": _compute_table(cells),
+        "settings": dict(plan.settings),
+        "command": machine["command"],
+        "versions": machine,
+    }
+    write_json(out / "results.json", results)
+    return Comparison(out, results)
+
+
+def run_grid(
+    jobs: Sequence[tuple[Cell, int]],
+    *,
+    out: Path,
+    judging: Judging,
+    budget: Budget | None = None,
+    num_workers: int = 0,
+    display: Display | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Runs each (cell, seed) in its own folder below `out` and yields the results as they come."""
+    names = [f"{cell.condition}/{cell.arm}/seed-{seed}" for cell, seed in jobs]
+    folders = [out / "cells" / _as_path(name) for name in names]
+    work = [
+        partial(_work, cell, seed, folder=folder, judging=judging, budget=budget)
+        for (cell, seed), folder in zip(jobs, folders, strict=True)
+    ]
+    num_cores = os.cpu_count() or 1
+    num_workers = num_workers or num_cores
+    if display:
+        display.start(names)
+    for event in run_jobs(work, num_workers=num_workers, num_threads=max(1, num_cores // num_workers)):
+        name, (cell, seed) = names[event.job], jobs[event.job]
+        if event.kind == "news":
+            if display:
+                display.news(name, event.value)
+            continue
+        lost = {"arm": cell.arm, "condition": cell.condition, "seed": seed, "status": "failed", "metrics": {}}
+        result = event.value if event.kind == "done" else lost | {"error": event.value}
+        if display:
+            display.ended(name, result)
+        yield result
+
+
+def _work(
+    cell: Cell, seed: int, tell: Callable[[Moment], None], *, folder: Path, judging: Judging, budget: Budget | None
+) -> dict[str, Any]:
+    def watch(moment: Moment) -> None:
+        if moment.step % 10 == 0 or moment.step == moment.steps:
+            tell(moment)
+
+    return run_cell(cell, seed, folder=folder, judging=judging, budget=budget, watch=watch)
+
+
+def _as_path(name: str) -> Path:
+    return Path(*(part.replace(" ", "-").replace("+", "-") for part in name.split("/")))
+
+
+def _compute_table(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row an arm and condition, averaged over the seeds that ended."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        if "compute" in cell:
+            groups.setdefault((cell["arm"], cell["condition"]), []).append(cell["compute"])
+    return [
+        {"arm": arm, "condition": condition, "num_seeds": len(rows)}
+        | {key: rows[0][key] for key in ("steps", "samples", "frames", "flops_per_step", "train_flops", "parameters")}
+        | {key: sum(row[key] for row in rows) / len(rows) for key in ("seconds", "judging_seconds")}
+        for (arm, condition), rows in groups.items()
+    ]

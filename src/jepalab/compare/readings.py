@@ -1,0 +1,182 @@
+"""Reading a finished comparison: its arms, its conditions, and each metric as an estimate over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jepalab.compare.drawing import Look
+from jepalab.compare.stats import NO_INTERVAL, mean_interval
+
+REQUIRED = ("question", "answer", "arms", "conditions", "seeds", "cells", "contrasts")
+# Okabe & Ito's palette, which colour-blind readers tell apart, dealt out so that the families do not share colours.
+PALETTES = {
+    "J": ("blue", "green", "purple", "sky"),
+    "G": ("vermillion", "orange"),
+    "A": ("ink",),
+    "other": ("green", "purple", "orange", "sky", "blue", "vermillion", "ink"),
+}
+SHAPES = {"J": "circle", "G": "square", "A": "triangle", "other": "wedge"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm as the report shows it. role: "floor", "ceiling", or empty for an arm that competes."""
+
+    name: str
+    label: str
+    role: str
+    look: Look
+
+    @property
+    def is_reference(self) -> bool:
+        return bool(self.role)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean over seeds with its 95 % interval; NaN bounds where one seed gives none."""
+
+    mean: float
+    low: float
+    high: float
+    by_seed: Mapping[int, float]
+
+    @property
+    def has_interval(self) -> bool:
+        return math.isfinite(self.low)
+
+    def in_words(self) -> str:
+        """As a caption says it: 0.61 (0.55 to 0.67)."""
+        rest = f"{number(self.low)} to {number(self.high)}" if self.has_interval else NO_INTERVAL
+        return f"{number(self.mean)} ({rest})"
+
+
+def number(value: float | int | None, digits: int = 2) -> str:
+    """A number as it is printed: fixed decimals up to 100, none above, a real minus sign; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:.{digits}f}" if abs(value) < 100 else f"{value:,.0f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def listed(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]])) if parts else ""
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """results.json of a comparison's folder.
+
+    Raises:
+        ValueError: it is not there, is not JSON, or is not what `compare` writes.
+    """
+    file = folder / "results.json"
+    advice = f"Write it with `jepalab compare distractor --out {folder}`, then ask for the report again."
+    if not file.exists():
+        raise ValueError(f"A report needs {file}, which does not exist. {advice}")
+    try:
+        results = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}. {advice}") from error
+    missing = [key for key in REQUIRED if not isinstance(results, dict) or key not in results]
+    if missing:
+        raise ValueError(f"{file} lacks {', '.join(missing)}. {advice}")
+    facts = ("arm", "condition", "seed", "status", "metrics")
+    broken = [cell for cell in results["cells"] if not isinstance(cell, dict) or any(key not in cell for key in facts)]
+    if broken:
+        raise ValueError(f"{file} has a cell without one of {', '.join(facts)}: {str(broken[0])[:200]}. {advice}")
+    return results
+
+
+class Readings:
+    """The cells of a comparison, by condition, arm and metric."""
+
+    def __init__(self, results: Mapping[str, Any]) -> None:
+        self.cells: list[dict[str, Any]] = results["cells"]
+        self.seeds: list[int] = sorted({*results["seeds"], *(cell["seed"] for cell in self.cells)})
+        labels = {cell["arm"]: cell["arm"] for cell in self.cells} | results["arms"]
+        ordered = [*results["arms"], *(name for name in labels if name not in results["arms"])]
+        self.arms = _as_arms({name: labels[name] for name in ordered})
+        found = {cell["condition"]: "" for cell in self.cells}
+        self.conditions: dict[str, str] = dict(results["conditions"]) | {
+            name: text for name, text in found.items() if name not in results["conditions"]
+        }
+        self._estimates: dict[tuple[str, str, str], Estimate | None] = {}
+
+    def cells_of(self, condition: str, arm: Arm) -> list[dict[str, Any]]:
+        return [cell for cell in self.cells if cell["condition"] == condition and cell["arm"] == arm.name]
+
+    def finished(self, condition: str, arm: Arm) -> list[dict[str, Any]]:
+        return [cell for cell in self.cells_of(condition, arm) if cell["status"] == "done"]
+
+    def arms_in(self, condition: str) -> list[Arm]:
+        """The arms that were tried under this condition, whatever came of it."""
+        return [arm for arm in self.arms if self.cells_of(condition, arm)]
+
+    def metrics_in(self, condition: str) -> list[str]:
+        """The metrics that any finished cell of the condition has, in the order they were measured."""
+        cells = [cell for arm in self.arms for cell in self.finished(condition, arm)]
+        return list(dict.fromkeys(metric for cell in cells for metric in cell["metrics"]))
+
+    def estimate(self, condition: str, arm: Arm, metric: str) -> Estimate | None:
+        """Over the seeds that have a finite value; None where no seed has."""
+        key = condition, arm.name, metric
+        if key not in self._estimates:
+            values = {cell["seed"]: cell["metrics"].get(metric) for cell in self.finished(condition, arm)}
+            self._estimates[key] = estimate_of({s: v for s, v in values.items() if v is not None and math.isfinite(v)})
+        return self._estimates[key]
+
+    def failures(self) -> list[dict[str, Any]]:
+        return [cell for cell in self.cells if cell["status"] != "done"]
+
+    def state_of(self, condition: str, arm: Arm) -> str:
+        """How many seeds count, and what became of the others: "5 seeds", "2 of 3 seeds; seed 1 failed"."""
+        cells, done = self.cells_of(condition, arm), self.finished(condition, arm)
+        if not cells:
+            return "not run"
+        failed = [f"seed {cell['seed']} {cell['status']}" for cell in cells if cell["status"] != "done"]
+        absent = [f"seed {seed} not run" for seed in self.seeds if seed not in {cell["seed"] for cell in cells}]
+        total, plural = len(self.seeds), "" if len(self.seeds) == 1 else "s"
+        count = f"{total} seed{plural}" if len(done) == total else f"{len(done)} of {total} seed{plural}"
+        parts = [NO_INTERVAL if len(done) == total == 1 else count, *failed, *absent]
+        return "; ".join([*parts, "no interval"] if len(done) == 1 < total else parts)
+
+    def silences(self, condition: str, *metrics: str) -> str:
+        """Who has no value of these metrics and why, as a sentence; empty where everybody has one."""
+        silent = [a for a in self.arms_in(condition) if any(not self.estimate(condition, a, m) for m in metrics)]
+        reasons = [f"{arm.name} ({self.reason(condition, arm)})" for arm in silent]
+        return f" No value: {listed(reasons)}." if reasons else ""
+
+    def reason(self, condition: str, arm: Arm) -> str:
+        """Why an arm has no value: its first error, or that the metric was not measured."""
+        errors = [cell.get("error", "no reason recorded") for cell in self.cells_of(condition, arm)]
+        return "not measured" if self.finished(condition, arm) else f"failed: {errors[0]}"
+
+
+def estimate_of(by_seed: Mapping[int, float]) -> Estimate | None:
+    """The estimate of these values, or None where there is none."""
+    if not by_seed:
+        return None
+    interval = mean_interval(list(by_seed.values()), generator=np.random.default_rng(0))
+    return Estimate(interval.estimate, interval.low, interval.high, by_seed)
+
+
+def _as_arms(labels: Mapping[str, str]) -> list[Arm]:
+    arms, counts = [], dict.fromkeys(PALETTES, 0)
+    for name, label in labels.items():
+        role = next((role for role in ("floor", "ceiling") if f"({role})" in label), "")
+        if role:
+            arms.append(Arm(name, label, role, Look("grey", "diamond")))
+            continue
+        family = name[:1] if name[:1] in PALETTES else "other"
+        turn, colour = divmod(counts[family], len(PALETTES[family]))
+        counts[family] += 1
+        arms.append(Arm(name, label, role, Look(PALETTES[family][colour], SHAPES[family], turn % 2 == 1)))
+    return arms

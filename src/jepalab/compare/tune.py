@@ -1,0 +1,79 @@
+"""Equal tuning for every arm: the same number of trials, the same draws of the shared knobs, one private knob each.
+
+Trials train on seeds that no comparison uses and are ranked on the validation split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Scale = Literal["log", "one minus", "power of two"]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One tuned number between low and high: log-uniform; 1 - log-uniform; or a power of two (an int)."""
+
+    name: str
+    low: float
+    high: float
+    scale: Scale = "log"
+
+    def at(self, share: float) -> float:
+        """The value at a share in [0, 1] of the range."""
+        if self.scale == "one minus":
+            return 1 - _log_between(1 - self.low, 1 - self.high, share)
+        if self.scale == "power of two":
+            exponents = np.arange(round(math.log2(self.low)), round(math.log2(self.high)) + 1)
+            return int(2 ** exponents[min(int(share * len(exponents)), len(exponents) - 1)])
+        return _log_between(self.low, self.high, share)
+
+
+SHARED = (Knob("lr", 3e-4, 1e-2), Knob("weight_decay", 1e-6, 1e-1))
+
+
+def draw_trials(private: Knob, num_trials: int, *, seed: int = 0) -> list[dict[str, float]]:
+    """Settings of each trial; arms differ in the private knob's meaning and in nothing else.
+
+    Latin hypercube: each knob's range is cut in `num_trials` parts and each part is visited once.
+    """
+    generator = np.random.default_rng(seed)
+    knobs = (*SHARED, private)
+    cells = np.stack([generator.permutation(num_trials) for _ in knobs])
+    shares = (cells + generator.random(cells.shape)) / num_trials
+    trials = [
+        {knob.name: knob.at(float(share)) for knob, share in zip(knobs, column, strict=True)} for column in shares.T
+    ]
+    return [{name: _rounded(value) for name, value in trial.items()} for trial in trials]
+
+
+def expected_best(scores: Sequence[float]) -> list[float]:
+    """Expected best score of 1, 2, ... trials drawn from these with replacement (Dodge et al. 2019, 1909.03004)."""
+    ordered = np.sort(np.asarray(scores, dtype=float))
+    ranks = np.arange(1, len(ordered) + 1) / len(ordered)
+    return [float(np.sum(ordered * (ranks**n - (ranks - 1 / len(ordered)) ** n))) for n in range(1, len(ordered) + 1)]
+
+
+def summarise(trials: Sequence[dict[str, float]], scores: Sequence[float], *, floor: float) -> dict[str, Any]:
+    """The best trial's settings, and what the search was like: every score, best-of-n curve, share above the floor."""
+    best = int(np.argmax(scores))
+    return {
+        "settings": trials[best],
+        "score": scores[best],
+        "scores": list(scores),
+        "expected_best_of_n": expected_best(scores),
+        "share_above_random_encoder": float(np.mean(np.asarray(scores) > floor)),
+    }
+
+
+def _log_between(low: float, high: float, share: float) -> float:
+    return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.3g}")

@@ -1,0 +1,1 @@
+"""Where batches come from. Every stream is a pure function of (seed, split, step)."""

@@ -1,0 +1,123 @@
+"""The engine: device, precision and processes. The only file that touches torch.distributed.
+
+Start several processes with torchrun (or any launcher that sets RANK, WORLD_SIZE and MASTER_ADDR); without one,
+everything here is the identity on one process.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+Precision = Literal["fp32", "bf16"]
+
+
+def num_processes() -> int:
+    """How many processes train together; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number among them; 0 is the one that writes."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+class _MeanOverProcesses(torch.autograd.Function):
+    """Backward is again a mean: every process computes the same loss from the mean, and DDP averages gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total / num_processes()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total / num_processes()
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of x over all processes, differentiable: a statistic of the whole batch, not of one process's part."""
+    return x if num_processes() == 1 else _MeanOverProcesses.apply(x)  # pyrefly: ignore[bad-return]
+
+
+def shared_randn(*shape: int, seed: int, step: int) -> Float[Tensor, "*shape"]:
+    """Standard normal numbers that are fresh at each step and the same on every process."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+    return torch.randn(*shape, generator=generator)
+
+
+class Engine:
+    """Where a run computes: device, precision, and its share of the batch. Use as a context manager.
+
+    device     "auto" takes CUDA, then MPS, then the CPU.
+    precision  "bf16" runs matrix products under autocast with float32 weights; "fp32" runs everything in float32.
+    """
+
+    def __init__(self, *, device: str = "auto", precision: Precision = "fp32") -> None:
+        self.owns_group = "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized()
+        if self.owns_group:
+            backend = "nccl" if device in ("auto", "cuda") and torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=10))
+        self.device = torch.device(_best_device() if device == "auto" else device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device.index or int(os.environ.get("LOCAL_RANK", 0)))
+        self.precision: Precision = precision
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def share(self, x: Tensor) -> Tensor:
+        """This process's rows of a global batch, on its device."""
+        if len(x) % num_processes():
+            raise ValueError(
+                f"A batch of {len(x)} clips cannot be shared by {num_processes()} processes; use a multiple of it."
+            )
+        rows = len(x) // num_processes()
+        return x[rank() * rows : (rank() + 1) * rows].to(self.device, non_blocking=True)
+
+    def distribute(self, module: nn.Module) -> nn.Module:
+        """The module on this device, its gradients averaged over the processes."""
+        module = module.to(self.device)
+        if num_processes() == 1 or not any(p.requires_grad for p in module.parameters()):
+            return module
+        return DistributedDataParallel(module, broadcast_buffers=False)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.owns_group:
+            close_process_group(after_error=kind is not None)
+
+
+def close_process_group(*, after_error: bool = False) -> None:
+    """Ends the process group cleanly: wait for each other, drop what still holds gloo's threads, then destroy it.
+
+    A plain destroy aborts now and then on torch 2.13 ("terminate called without an active exception", #190489).
+    After an error the others may never come, so nobody is waited for.
+    """
+    if not after_error:
+        dist.barrier()
+    gc.collect()
+    dist.destroy_process_group()
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,67 @@
+"""Tunes every arm of the distractor experiment by the same search and writes the settings the recipe reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jepalab.compare.cells import Cell, Judging
+from jepalab.compare.grid import Display, run_grid
+from jepalab.compare.tune import draw_trials, summarise
+from jepalab.instruments.state import motion
+from jepalab.records import write_json
+from jepalab.recipes.distractor import ARMS, CONDITIONS, make_run
+
+TUNING_SEED = 10_000
+TUNED_CONDITIONS = ("none", "changing", "fixed")
+
+
+def tune_distractor(
+    *,
+    out: Path = Path("runs/tune-distractor"),
+    arms: Sequence[str] = tuple(name for name, arm in ARMS.items() if arm.knob),
+    conditions: Sequence[str] = TUNED_CONDITIONS,
+    num_trials: int = 12,
+    num_workers: int = 0,
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Trains `num_trials` settings of each arm under each condition and keeps the best by validation state R2.
+
+    The seed (of data and of weights) is one that no comparison uses. Writes the recipe's distractor.tuned.json,
+    keeping what it holds of other arms and conditions. The same call goes on where the last one stopped.
+    """
+    trials = {arm: draw_trials(ARMS[arm].knob, num_trials) for arm in arms}  # pyrefly: ignore[bad-argument-type]
+    cells = [
+        _cell(arm, condition, number, settings)
+        for condition in conditions
+        for number in range(num_trials)
+        for arm in arms
+        for settings in [trials[arm][number]]
+    ] + [_cell("R", condition, 0, {}) for condition in conditions]
+    judging = Judging(instruments=(motion,), curve=(), curve_at=())
+    jobs = [(cell, TUNING_SEED) for cell in cells]
+    scores = {
+        (result["condition"], result["arm"]): result["metrics"].get("validation_state_r2", float("-inf"))
+        for result in run_grid(jobs, out=out, judging=judging, num_workers=num_workers, display=display)
+    }
+    target = Path(str(files("jepalab.recipes").joinpath("distractor.tuned.json")))
+    found = json.loads(target.read_text()) if target.exists() else {"conditions": {}}
+    for condition in conditions:
+        floor = scores[f"{condition}, trial 0", "R"]
+        for arm in arms:
+            of_arm = [scores[f"{condition}, trial {number}", arm] for number in range(num_trials)]
+            summary = summarise(trials[arm], of_arm, floor=floor)
+            found["conditions"].setdefault(condition, {})[arm] = summary
+    found["command"] = "jepalab tune distractor"
+    found["seed"], found["num_trials"] = TUNING_SEED, num_trials
+    write_json(target, found)
+    return found
+
+
+def _cell(arm: str, condition: str, number: int, settings: dict[str, float]) -> Cell:
+    make = partial(make_run, arm=arm, world=CONDITIONS[condition], settings=settings)
+    return Cell(arm, f"{condition}, trial {number}", make)

@@ -1,0 +1,179 @@
+"""What a run writes to disk: the run folder, which is the interface to reports and to the browser.
+
+    run.json        what ran, with which versions, and its status
+    metrics.jsonl   one record a line
+    heartbeat       step and time, rewritten while the run lives
+    checkpoints/step-000500/   model.safetensors · optimizer.pt · state.json, complete or absent
+
+Every file appears whole or not at all: it is written beside its place and renamed into it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One complete checkpoint on disk."""
+
+    path: Path
+    step: int
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file as a whole or not at all, also when the process is killed or the disk is full."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as indented JSON, atomically. NaN and infinities are refused: they are not JSON."""
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+
+    def describe(self, **facts: Any) -> None:
+        """Adds facts to run.json."""
+        write_json(self.path / "run.json", self.description() | facts)
+
+    def description(self) -> dict[str, Any]:
+        """run.json, or nothing where there is none yet."""
+        file = self.path / "run.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def beat(self, step: int) -> None:
+        """Says that the run is alive; a reader takes a running run without a fresh heartbeat for lost."""
+        write_atomically(self.path / "heartbeat", f"{step} {time.time():.0f}\n".encode())
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Appends one record to metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """All complete records; a last line cut short by a kill is left out."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def rewind(self, step: int) -> None:
+        """Forgets the records of steps after `step`, which a resumed run will write again."""
+        kept = [record for record in self.records() if record["step"] <= step]
+        if self.metrics.exists():
+            write_atomically(self.metrics, "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+    def save(self, objective: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, seconds: float) -> None:
+        """A checkpoint of this step. On a full disk the previous one stays whole and the error says where it is."""
+        partial, final = self.checkpoints / f".partial-{os.getpid()}", self.checkpoints / f"step-{step:06d}"
+        if final.exists():
+            return
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            # safetensors' own writer reports a full disk as an error of its own kind, so the bytes are written here.
+            write_atomically(partial / "model.safetensors", safetensors.torch.save(_unshared(objective.state_dict())))
+            with (partial / "optimizer.pt").open("wb") as file:
+                torch.save({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            write_json(partial / "state.json", {"step": step, "seconds": seconds})
+            partial.rename(final)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, RuntimeError) and "file write failed" not in str(error) and "PytorchStream" not in str(error):
+                raise
+            last = self.latest()
+            kept = f"The checkpoint of step {last.step} in {last.path} is whole." if last else "No checkpoint exists yet."
+            raise OSError(
+                getattr(error, "errno", None) or errno.ENOSPC,
+                f"Could not write the checkpoint of step {step}: {error}. {kept} Make room and run the same command.",
+            ) from error
+        for old in self.complete()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old.path)
+
+    def complete(self) -> list[Checkpoint]:
+        """The complete checkpoints, oldest first."""
+        return [Checkpoint(path, int(path.name[5:])) for path in sorted(self.checkpoints.glob("step-*"))]
+
+    def latest(self) -> Checkpoint | None:
+        found = self.complete()
+        return found[-1] if found else None
+
+    def load(self, objective: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> tuple[int, float]:
+        """Reads the latest checkpoint back; returns its step and the seconds of training it stands for."""
+        last = self.latest()
+        if last is None:
+            raise ValueError(f"{self.path} holds no checkpoint; train it first with `jepalab train`.")
+        objective.load_state_dict(safetensors.torch.load_file(last.path / "model.safetensors"))
+        state = json.loads((last.path / "state.json").read_text())
+        if optimizer is not None:
+            saved = torch.load(last.path / "optimizer.pt", weights_only=True)
+            optimizer.load_state_dict(saved["optimizer"])
+            torch.set_rng_state(saved["rng"])
+        return state["step"], state["seconds"]
+
+
+def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions, processor and commit, for run.json and for the report."""
+    packages = ("jepalab", "torch", "numpy")
+    return {
+        "packages": {name: metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_processor()}",
+        "commit": _commit(),
+        "command": " ".join(["jepalab", *sys.argv[1:]]),
+    }
+
+
+def _processor() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return asked.stdout.strip() if asked.returncode == 0 else "not a checkout"

@@ -1,0 +1,101 @@
+"""One run: everything needed to train one objective once."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from jepalab.dist import Precision
+from jepalab.types import Objective, Stream
+
+TIMED_STEPS = 9
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a recipe returns and `fit` trains.
+
+    stream        the data, a function of the step.
+    lr            peak learning rate of AdamW, reached after the `warmup` share of the steps, then cosine to a
+                  hundredth of it.
+    weight_decay  on matrices and kernels, not on biases, gains and scalars.
+    clip          largest norm of the gradient.
+    prepare       run once before the first step (fit a PCA, train a teacher); its result must lie in the objective's
+                  state, which a resumed run reads back instead. Returns the floating point operations it spent.
+    """
+
+    objective: Objective
+    stream: Stream
+    steps: int
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    clip: float = 1.0
+    precision: Precision = "bf16"
+    seed: int = 0
+    prepare: Callable[[], float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not self.lr > 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1 or not self.clip > 0:
+            raise ValueError(
+                "A run needs steps >= 0, lr > 0, weight_decay >= 0, warmup in [0, 1) and clip > 0, got "
+                f"steps={self.steps}, lr={self.lr}, weight_decay={self.weight_decay}, warmup={self.warmup}, "
+                f"clip={self.clip}."
+            )
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step: linear warm-up, then a cosine to a hundredth of the peak."""
+        warmup_steps = math.ceil(self.warmup * self.steps)
+        if step < warmup_steps:
+            return self.lr * (step + 1) / warmup_steps
+        progress = (step - warmup_steps) / max(1, self.steps - warmup_steps)
+        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+    def make_optimizer(self) -> torch.optim.AdamW:
+        """AdamW over every parameter that asks for a gradient."""
+        trained = [p for p in self.objective.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.lr, fused=True)
+
+    def count_flops(self) -> float:
+        """Floating point operations of one training step, forward and backward: teachers and decoders included."""
+        if self.steps == 0:
+            return 0.0
+        state = {name: value.clone() for name, value in self.objective.state_dict().items()}
+        with FlopCounterMode(display=False) as counter:
+            self.objective(self.stream.batch(0)).total.backward()
+        self.objective.zero_grad(set_to_none=True)
+        self.objective.load_state_dict(state)
+        return float(counter.get_total_flops())
+
+    def time_step(self) -> float:
+        """Seconds of one training step on this machine, measured on a copy that is thrown away."""
+        trial = replace(self, objective=copy.deepcopy(self.objective))
+        optimizer, durations = trial.make_optimizer(), []
+        for step in range(TIMED_STEPS):
+            began = time.perf_counter()
+            trial.objective(self.stream.batch(step)).total.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            durations.append(time.perf_counter() - began)
+        return statistics.median(durations)
+
+    def count_parameters(self) -> dict[str, int]:
+        """Parameters of the encoder and of all that is trained beside it (predictor, decoder, head)."""
+        trained = sum(p.numel() for p in self.objective.parameters() if p.requires_grad)
+        return {"encoder": _count(self.objective.encoder), "trained": trained}
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
