@@ -18,7 +18,8 @@ from jepalab.types import Batch, Loss, Objective, Space, WorldModel
 OBJECTIVES = find_objectives()
 TRAINED = [name for name, objective in OBJECTIVES.items() if objective.compares]
 IMAGINING = [name for name, objective in OBJECTIVES.items() if issubclass(objective, WorldModel)]
-TAUGHT = [name for name in TRAINED if {*OBJECTIVES[name].compares.values()} & {Space.EMA_EMBEDDING, Space.FROZEN_EMBEDDING}]
+TEACHERS = {Space.EMA_EMBEDDING, Space.FROZEN_EMBEDDING}
+TAUGHT = [name for name in TRAINED if TEACHERS & {*OBJECTIVES[name].compares.values()}]
 
 
 class Watched(Mapping[str, Tensor]):
@@ -82,8 +83,8 @@ def test_loss_is_the_finite_weighted_sum_of_its_terms(name: str) -> None:
     loss = objective(batch)
     assert loss.terms.keys() == objective.weights.keys()
     assert all(value.shape == () and value.isfinite() for value in loss.terms.values())
-    wanted = sum(objective.weights[name] * float(value) for name, value in loss.terms.items())
-    assert float(loss.total) == pytest.approx(wanted, rel=1e-6)
+    wanted = sum(objective.weights[name] * value.item() for name, value in loss.terms.items())
+    assert loss.total.item() == pytest.approx(wanted, rel=1e-6)
     objective.weights = {name: 2 * weight for name, weight in objective.weights.items()}
     objective.load_state_dict(snapshot(tiny(name)[0]))
     assert torch.equal(objective(batch).total, 2 * loss.total)
@@ -237,6 +238,16 @@ def test_world_model_imagines_what_its_predictor_was_trained_to_say(name: str) -
     assert imagined.shape == (*batch.action.shape[:2], objective.encoder.dim)
     torch.testing.assert_close(one_step, taught, rtol=0, atol=1e-6)
     torch.testing.assert_close(imagined[:, :1], one_step, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", IMAGINING)
+def test_planning_starts_from_the_embedding_that_the_predictor_was_trained_on(name: str) -> None:
+    objective, batch = tiny(name)
+    assert isinstance(objective, WorldModel)
+    read: list[Tensor] = []
+    objective.get_submodule("predictor").register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    objective(batch)
+    torch.testing.assert_close(objective.encode(batch.x)[:, :-1], read[0], rtol=0, atol=1e-6)
 
 
 def test_untrained_has_no_loss_and_nothing_to_train() -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal
@@ -57,6 +58,14 @@ def shared_randn(*shape: int, seed: int, step: int) -> Float[Tensor, "*shape"]:
     """Standard normal numbers that are fresh at each step and the same on every process."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
     return torch.randn(*shape, generator=generator)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """What is drawn from torch's global generator inside comes from this seed; outside it goes on as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 class Engine:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -15,24 +14,13 @@ import torch
 
 from jepalab import dist
 from jepalab.instruments.geometry import collapse_meters
+from jepalab.progress import Moment
 from jepalab.records import RunFolder, describe_machine
 from jepalab.run import Run
 from jepalab.types import Batch, Loss, Objective
 
 BEAT_SECONDS = 5.0
 METERS_EVERY = 25
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What there is to see at one step; `watch` gets one after each."""
-
-    step: int
-    steps: int
-    seconds: float
-    frames: int
-    terms: dict[str, float]
-    meters: dict[str, float]
 
 
 Watch = Callable[[Moment], None]
@@ -46,9 +34,9 @@ class DivergedError(ArithmeticError):
 class InterruptedRunError(BaseException):
     """SIGTERM or Ctrl-C came; the run was saved first. Not an Exception, so that nothing mistakes it for a failure."""
 
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number = number
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(f"Stopped by signal {number} {where}.")
+        self.exit_code = 128 + number
 
 
 def fit(
@@ -70,14 +58,15 @@ def fit(
     Raises DivergedError with the step, the term and the last checkpoint when the loss stops being finite.
     """
     records = RunFolder(folder) if folder is not None and dist.rank() == 0 else None
-    with dist.Engine(device=device, precision=run.precision) as engine, _interruption() as interrupted:
+    engine = dist.Engine(device=device, precision=run.precision)
+    with engine, _interruption() as interrupted, dist.seeded(run.seed):
         objective = run.objective.train()
-        step, seconds = _start(run, folder)
+        _prepare(run, records)
         model = engine.distribute(objective)
         optimizer = run.make_optimizer() if run.steps else None
-        if records and records.latest() and optimizer:
-            step, seconds = records.load(objective, optimizer)
-        meters, last_beat = {}, 0.0
+        step, seconds, meters, last_beat = 0, 0.0, {}, 0.0
+        if optimizer and folder and RunFolder(folder).latest():
+            step, seconds = RunFolder(folder).load(objective, optimizer)
         while step < run.steps:
             assert optimizer is not None
             began = time.perf_counter()
@@ -117,24 +106,25 @@ def fit(
             if records and (ended or interrupted or (save_every and step % save_every == 0)):
                 records.save(objective, optimizer, step=step, seconds=seconds)
             if interrupted and not ended:
-                saved = "saved; run the same command to go on" if records else "not recorded"
-                raise InterruptedRunError(interrupted[0], f"Stopped by signal {interrupted[0]} at step {step}, {saved}.")
+                kept = "saved; run the same command to go on" if records else "not recorded"
+                raise InterruptedRunError(interrupted[0], f"at step {step}, {kept}")
+        # DDP must be gone before its process group is, or gloo's threads outlive it (dist.close_process_group).
+        del model, optimizer
     objective.eval()
     return seconds
 
 
-def _start(run: Run, folder: Path | None) -> tuple[int, float]:
-    """Prepares a fresh run; one with a checkpoint reads everything from there."""
-    resumed = folder is not None and RunFolder(folder).latest() is not None
-    if folder is not None and dist.rank() == 0:
-        records = RunFolder(folder)
-        last = records.latest()
+def _prepare(run: Run, records: RunFolder | None) -> None:
+    """Describes the run and prepares a fresh one; one with a checkpoint reads what was prepared from there."""
+    last = records.latest() if records else None
+    if records:
         records.rewind(last.step if last else 0)
         facts = {"objective": type(run.objective).__name__, "seed": run.seed, "steps": run.steps}
         records.describe(status="running", **facts, **describe_machine())
-    if run.prepare and not resumed:
-        run.prepare()
-    return 0, 0.0
+    if run.prepare and not last:
+        flops = run.prepare()
+        if records:
+            records.describe(prepare_flops=flops)
 
 
 @torch.no_grad()
@@ -146,7 +136,8 @@ def _explain_divergence(loss: Loss, step: int, records: RunFolder | None) -> str
     broken = [name for name, value in loss.terms.items() if not value.isfinite()] or ["the weighted sum"]
     last = records.latest() if records else None
     kept = f"Last good checkpoint: {last.path}." if last else "There is no checkpoint yet."
-    return f"The loss is no longer finite at step {step}: {', '.join(broken)}. {kept} Lower the learning rate, or check the data for NaN."
+    advice = "Lower the learning rate, or check the data for NaN."
+    return f"The loss is no longer finite at step {step}: {', '.join(broken)}. {kept} {advice}"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ Every file appears whole or not at all: it is written beside its place and renam
 
 from __future__ import annotations
 
-import errno
+import io
 import json
 import os
 import platform
@@ -103,26 +103,23 @@ class RunFolder:
         partial, final = self.checkpoints / f".partial-{os.getpid()}", self.checkpoints / f"step-{step:06d}"
         if final.exists():
             return
+        optimizer_bytes = io.BytesIO()
+        torch.save({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}, optimizer_bytes)
         try:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            # safetensors' own writer reports a full disk as an error of its own kind, so the bytes are written here.
-            write_atomically(partial / "model.safetensors", safetensors.torch.save(_unshared(objective.state_dict())))
-            with (partial / "optimizer.pt").open("wb") as file:
-                torch.save({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}, file)
-                file.flush()
-                os.fsync(file.fileno())
+            write_atomically(partial / "model.safetensors", safetensors.torch.save(_detached(objective.state_dict())))
+            write_atomically(partial / "optimizer.pt", optimizer_bytes.getvalue())
             write_json(partial / "state.json", {"step": step, "seconds": seconds})
             partial.rename(final)
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, RuntimeError) and "file write failed" not in str(error) and "PytorchStream" not in str(error):
-                raise
             last = self.latest()
-            kept = f"The checkpoint of step {last.step} in {last.path} is whole." if last else "No checkpoint exists yet."
+            kept = f"The checkpoint of step {last.step} in {last.path} is whole." if last else "There is none yet."
             raise OSError(
-                getattr(error, "errno", None) or errno.ENOSPC,
-                f"Could not write the checkpoint of step {step}: {error}. {kept} Make room and run the same command.",
+                error.errno,
+                f"Could not write the checkpoint of step {step} ({error.strerror}). {kept} "
+                "Make room and run the same command",
+                str(final),
             ) from error
         for old in self.complete()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old.path)
@@ -149,7 +146,7 @@ class RunFolder:
         return state["step"], state["seconds"]
 
 
-def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _detached(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 

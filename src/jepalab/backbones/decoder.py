@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 PATCH = 4
 
+
 class PixelDecoder(nn.Module):
     """A linear map to a grid of cells, one convolution between cells, and a 4 x 4 patch of pixels from each cell.
 

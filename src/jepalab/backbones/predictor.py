@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Whatever predicts the embedding that follows each one, and imagines further."""
+
+    def __call__(
+        self, z: Float[Tensor, "b t d"], action: Float[Tensor, "b t a"] | None = None
+    ) -> Float[Tensor, "b t d"]: ...
+
+    def rollout(self, z: Float[Tensor, "b d"], action: Float[Tensor, "b h a"]) -> Float[Tensor, "b h d"]: ...
 
 
 class SequencePredictor(nn.Module):
@@ -28,10 +41,10 @@ class SequencePredictor(nn.Module):
         return z + self.answer(torch.cat([memory, inputs], -1)).float()
 
     def rollout(self, z: Float[Tensor, "b d"], action: Float[Tensor, "b h a"]) -> Float[Tensor, "b h d"]:
-        """Imagines h steps from one embedding; each prediction is the input of the next."""
+        """Imagines h steps from one embedding; each prediction is the input of the next. Without actions, a = 0."""
         memory, steps = None, []
         for i in range(action.shape[1]):
-            inputs = self._join(z[:, None], action[:, i : i + 1] if self.num_actions else None)
+            inputs = self._join(z[:, None], action[:, i : i + 1] if action.shape[-1] else None)
             output, memory = self.gru(inputs, memory)
             z = z + self.answer(torch.cat([output, inputs], -1))[:, 0].float()
             steps.append(z)

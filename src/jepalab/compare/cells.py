@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from jepalab.fit import Watch, fit
 from jepalab.instruments.features import subjects
 from jepalab.records import RunFolder, write_json
@@ -21,6 +23,7 @@ from jepalab.run import Run
 from jepalab.types import Instrument, Objective, Stream
 
 Unit = Literal["steps", "samples", "flops", "seconds"]
+CURVE_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,27 @@ class Cell:
 
 @dataclass(frozen=True)
 class Judging:
-    """How every cell is judged: the same instruments, at the same shares of its training."""
+    """How every cell is judged: the same instruments for all, at the same shares of their training.
+
+    instruments  at the end, on all held-out clips.
+    curve        on the way, after each share of the steps in `curve_at`, on a quarter of the clips.
+    draw         writes pictures of a cell that has ended, given the comparison's folder of pictures.
+    """
 
     instruments: Sequence[Instrument]
-    curve: Sequence[Instrument]
+    curve: Sequence[Instrument] = ()
     curve_at: Sequence[float] = (0.1, 0.25, 0.5)
-    draw: Callable[[Run, Path], None] | None = None
+    draw: Callable[[Cell, Run, Path], None] | None = None
 
 
 def run_cell(
-    cell: Cell, seed: int, *, folder: Path, judging: Judging, budget: Budget | None = None, watch: Watch | None = None
+    cell: Cell, seed: int, *, out: Path, judging: Judging, budget: Budget | None = None, watch: Watch | None = None
 ) -> dict[str, Any]:
-    """The cell's result: read back where it is already there, otherwise trained (on from a checkpoint) and judged."""
+    """The cell's result: read back where it is already there, otherwise trained (on from a checkpoint) and judged.
+
+    out  the comparison's folder; the cell's own lies in it, at `cell_folder`.
+    """
+    folder = cell_folder(out, cell, seed)
     key = fingerprint(cell, seed, judging, budget)
     found = read_result(folder)
     if found and found["fingerprint"] == key and found["status"] == "done":
@@ -76,7 +88,7 @@ def run_cell(
     _forget_other_settings(folder, key)
     facts = {"arm": cell.arm, "condition": cell.condition, "seed": seed, "fingerprint": key}
     try:
-        result = facts | {"status": "done"} | _train_and_judge(cell, seed, folder, judging, budget, watch)
+        result = facts | {"status": "done"} | _train_and_judge(cell, seed, out, judging, budget, watch)
     except Exception as error:
         result = facts | {"status": "failed", "metrics": {}, "error": f"{type(error).__name__}: {error}"}
         (folder / "error.txt").write_text(traceback.format_exc())
@@ -87,6 +99,23 @@ def run_cell(
         return result
     write_json(folder / "result.json", result)
     return result
+
+
+def slug(name: str) -> str:
+    """A name as part of a path."""
+    return name.replace(" ", "-").replace("+", "-")
+
+
+def cell_folder(out: Path, cell: Cell, seed: int) -> Path:
+    """Where a cell's seed is recorded."""
+    return out / "cells" / slug(cell.condition) / slug(cell.arm) / f"seed-{seed}"
+
+
+def picture_folder(pictures: Path, condition: str) -> Path:
+    """Where a condition's pictures lie; made if it is not there."""
+    folder = pictures / slug(condition)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -118,9 +147,10 @@ def _forget_other_settings(folder: Path, key: str) -> None:
 
 
 def _train_and_judge(
-    cell: Cell, seed: int, folder: Path, judging: Judging, budget: Budget | None, watch: Watch | None
+    cell: Cell, seed: int, out: Path, judging: Judging, budget: Budget | None, watch: Watch | None
 ) -> dict[str, Any]:
-    run, records = cell.make(seed), RunFolder(folder)
+    run, folder = cell.make(seed), cell_folder(out, cell, seed)
+    records = RunFolder(folder)
     if budget:
         # Written down before the first step: a resumed run must not measure its seconds again.
         steps = records.description().get("budgeted_steps") or budget.steps(run)
@@ -135,13 +165,13 @@ def _train_and_judge(
         folder=folder,
         device="cpu" if run.steps == 0 else "auto",
         watch=watch,
-        evaluate=partial(_measure, stream=run.stream, instruments=judging.curve),
+        evaluate=partial(measure, stream=run.stream, instruments=judging.curve, share=CURVE_SHARE),
         evaluate_at=curve_at,
     )
     began = time.perf_counter()
-    metrics = _measure(run.objective, stream=run.stream, instruments=judging.instruments)
+    metrics = measure(run.objective, stream=run.stream, instruments=judging.instruments)
     if judging.draw:
-        judging.draw(run, folder)
+        judging.draw(cell, run, out / "pictures")
     prepared = records.description().get("prepare_flops", 0.0)
     scored = [record for record in records.records() if "scores" in record]
     curve = [
@@ -162,15 +192,17 @@ def _train_and_judge(
     return {"metrics": metrics, "curve": curve, "compute": compute}
 
 
-def _measure(objective: Objective, *, stream: Stream, instruments: Sequence[Instrument]) -> dict[str, float]:
+def measure(
+    objective: Objective, *, stream: Stream, instruments: Sequence[Instrument], share: float = 1.0
+) -> dict[str, float]:
     """Every instrument on every encoder; the first encoder's scores bear no prefix, the teacher's read "teacher/...".
 
     Scores that are not finite are left out: they are not JSON, and a contrast counts them as missing.
     """
-    training, scores = objective.training, {}
-    for i, (name, subject) in enumerate(subjects(objective, stream).items()):
+    training, device, scores = objective.training, next(objective.parameters(), torch.zeros(())).device, {}
+    for i, (name, subject) in enumerate(subjects(objective, stream, share=share).items()):
         prefix = "" if i == 0 else f"{name}/"
         for instrument in instruments:
             scores |= {f"{prefix}{key}": value for key, value in instrument(subject).items()}
-    objective.train(training)
+    objective.train(training).to(device)  # instruments compute on the CPU
     return {name: value for name, value in scores.items() if math.isfinite(value)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -20,6 +20,10 @@ OUTLINES: dict[str, tuple[POINT, ...]] = {
     "triangle": ((0, -1.2), (1.15, 0.85), (-1.15, 0.85)),
     "wedge": ((0, 1.2), (1.15, -0.85), (-1.15, -0.85)),
     "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+    "up": ((0, -0.6), (1.3, 1.4), (-1.3, 1.4)),
+    "down": ((0, 0.6), (1.3, -1.4), (-1.3, -1.4)),
+    "left": ((-0.6, 0), (1.4, 1.3), (1.4, -1.3)),
+    "right": ((0.6, 0), (-1.4, 1.3), (-1.4, -1.3)),
 }
 
 
@@ -40,6 +44,7 @@ class Axis:
     low: float
     high: float
     ticks: tuple[tuple[float, str], ...]
+    has_zero: bool = True
 
     def contains(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -86,13 +91,14 @@ def number_axis(label: str, low: float, high: float, *, most: int = 6) -> Axis:
 
 def names_axis(label: str, names: Sequence[str]) -> Axis:
     """One place for each name, the first at 0."""
-    return Axis(label, -0.5, len(names) - 0.5, tuple((float(i), name) for i, name in enumerate(names)))
+    return Axis(label, -0.5, len(names) - 0.5, tuple((float(i), name) for i, name in enumerate(names)), False)
 
 
 class Chart:
     """One plotting area with its axes; marks are drawn over it in the order of the calls.
 
     title, description  the text alternative of the picture.
+    heading             what stands above the area, where anything does.
     names_down          the y axis runs downwards, as a list of names does.
     """
 
@@ -105,6 +111,7 @@ class Chart:
         y: Axis,
         size: tuple[float, float],
         margins: Margins,
+        heading: str = "",
         names_down: bool = False,
     ) -> None:
         self.x, self.y, self.size, self.margins = x, y, size, margins
@@ -117,6 +124,8 @@ class Chart:
         SubElement(self.root, "title").text = title
         SubElement(self.root, "desc").text = description
         self._draw_axes()
+        if heading:
+            self.text(heading, (self.left, self.top - 12), "heading")
 
     def at_x(self, value: float) -> float:
         return self.left + self.x.share(value) * (self.right - self.left)
@@ -137,17 +146,17 @@ class Chart:
 
     def whisker_x(self, y: float, low: float, high: float, look: Look) -> None:
         """An interval along x. An end beyond the axis gets no cap: it goes on."""
-        ends = [self._place((low, y)), self._place((high, y))]
-        self._segment(*ends, f"whisker {look.colour}")
-        for value, (px, py) in zip((low, high), ends, strict=True):
+        start, end = self._place((low, y)), self._place((high, y))
+        self._segment(start, end, f"whisker {look.colour}")
+        for value, (px, py) in ((low, start), (high, end)):
             if self.x.contains(value):
                 self._segment((px, py - 3), (px, py + 3), f"whisker {look.colour}")
 
     def whisker_y(self, x: float, low: float, high: float, look: Look) -> None:
         """An interval along y, as `whisker_x`."""
-        ends = [self._place((x, low)), self._place((x, high))]
-        self._segment(*ends, f"whisker {look.colour}")
-        for value, (px, py) in zip((low, high), ends, strict=True):
+        start, end = self._place((x, low)), self._place((x, high))
+        self._segment(start, end, f"whisker {look.colour}")
+        for value, (px, py) in ((low, start), (high, end)):
             if self.y.contains(value):
                 self._segment((px - 3, py), (px + 3, py), f"whisker {look.colour}")
 
@@ -160,14 +169,13 @@ class Chart:
         self._segment((self.left, self.at_y(value)), (self.right, self.at_y(value)), style)
 
     def dot(self, point: POINT, look: Look, *, title: str = "", radius: float = 5, is_faint: bool = False) -> None:
-        """A marker with an optional tooltip. One beyond the axes lies at the edge, with an arrow that says so."""
-        x, y = self._place(point)
-        draw_marker(self.root, look, at=(x, y), radius=radius, title=title, style="seed" if is_faint else "mark")
-        if not self.x.contains(point[0]):
-            self.text("◂" if point[0] < self.x.low else "▸", (x, y + 4), "arrow", anchor="middle")
+        """A marker with an optional tooltip. One beyond the axes lies at the edge, as an arrow that points there."""
         if not self.y.contains(point[1]):
-            below = (point[1] < self.y.low) != self._down
-            self.text("▾" if below else "▴", (x, y + (12 if below else -5)), "arrow", anchor="middle")
+            look = replace(look, shape="down" if (point[1] < self.y.low) != self._down else "up")
+        if not self.x.contains(point[0]):
+            look = replace(look, shape="left" if point[0] < self.x.low else "right")
+        style = "seed" if is_faint else "mark"
+        draw_marker(self.root, look, at=self._place(point), radius=radius, title=title, style=style)
 
     def text(self, text: str, at: POINT, style: str, *, anchor: str = "start") -> None:
         """A text at pixels of the picture: its left end, middle or right end on the baseline."""
@@ -189,7 +197,7 @@ class Chart:
             self.rule_y(value, "grid")
             self.text(shorten(label, 64), (self.left - 8, self.at_y(value) + 4), "tick", anchor="end")
         for axis, rule in ((self.x, self.rule_x), (self.y, self.rule_y)):
-            if axis.low < 0 < axis.high and not (self._down and axis is self.y):
+            if axis.has_zero and axis.low < 0 < axis.high:
                 rule(0, "zero")
         self.text(self.x.label, ((self.left + self.right) / 2, self.size[1] - 6), "axis", anchor="middle")
         if self.y.label:

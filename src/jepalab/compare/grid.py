@@ -7,25 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from jepalab.compare.cells import Budget, Cell, Judging, run_cell
-from jepalab.compare.contrasts import Contrast, judge_all
-from jepalab.compare.judgement import Judgement
+from jepalab.compare.contrasts import Contrast, answer, judge_all
 from jepalab.compare.pool import run_jobs
-from jepalab.compare.contrasts import answer
-from jepalab.fit import Moment
-from jepalab.records import describe_machine, write_json
-
-
-class Display(Protocol):
-    """Shows a grid while it runs."""
-
-    def start(self, names: Sequence[str]) -> None: ...
-
-    def news(self, name: str, moment: Moment) -> None: ...
-
-    def ended(self, name: str, result: Mapping[str, Any]) -> None: ...
+from jepalab.progress import Display, Moment
+from jepalab.records import describe_machine, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -36,6 +24,7 @@ class Plan:
     arms        what each arm's short name stands for; conditions likewise.
     contrasts   who should beat whom, where, by which metric, and which paper says so.
     settings    how the cells were tuned, copied into the results.
+    illustrate  writes pictures of the data into the folder it is given.
     """
 
     name: str
@@ -48,6 +37,7 @@ class Plan:
     conditions: Mapping[str, str]
     budget: Budget | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    illustrate: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,22 +55,29 @@ def compare(plan: Plan, *, out: Path, num_workers: int = 0, display: Display | N
     The same call goes on where the last one stopped. A cell that fails is a row with its error, not a hole.
     """
     jobs = [(cell, seed) for seed in plan.seeds for cell in plan.cells]
-    cells = list(
-        run_grid(jobs, out=out, judging=plan.judging, budget=plan.budget, num_workers=num_workers, display=display)
-    )
-    cells.sort(
-        key=lambda cell: (
-            list(plan.conditions).index(cell["condition"]),
-            list(plan.arms).index(cell["arm"]),
-            cell["seed"],
-        )
-    )
+    grid = run_grid(jobs, out=out, judging=plan.judging, budget=plan.budget, num_workers=num_workers, display=display)
+    if plan.illustrate:
+        plan.illustrate(out / "pictures")
+    cells: list[dict[str, Any]] = []
+    try:
+        cells.extend(grid)  # on an interruption, what came before it stays in the list
+    finally:
+        results = judge(plan, cells)
+        write_json(out / "results.json", results)
+    return Comparison(out, results)
+
+
+def judge(plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """results.json: the cells in the plan's order, the declared contrasts judged, what it cost, how to repeat it."""
+    conditions, arms = list(plan.conditions), list(plan.arms)
+    cells.sort(key=lambda cell: (conditions.index(cell["condition"]), arms.index(cell["arm"]), cell["seed"]))
     judgements = judge_all(plan.contrasts, cells)
     machine = describe_machine()
-    results = {
+    return {
         "name": plan.name,
         "question": plan.question,
         "answer": answer(judgements),
+        "complete": len(cells) == len(plan.cells) * len(plan.seeds),
         "arms": dict(plan.arms),
         "conditions": dict(plan.conditions),
         "seeds": list(plan.seeds),
@@ -91,8 +88,12 @@ def compare(plan: Plan, *, out: Path, num_workers: int = 0, display: Display | N
         "command": machine["command"],
         "versions": machine,
     }
-    write_json(out / "results.json", results)
-    return Comparison(out, results)
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Copies a comparison's results and report, whole files, into `target`/`folder's name`."""
+    for name in ("results.json", "report.html"):
+        write_atomically(target / folder.name / name, (folder / name).read_bytes())
 
 
 def run_grid(
@@ -106,11 +107,7 @@ def run_grid(
 ) -> Iterator[dict[str, Any]]:
     """Runs each (cell, seed) in its own folder below `out` and yields the results as they come."""
     names = [f"{cell.condition}/{cell.arm}/seed-{seed}" for cell, seed in jobs]
-    folders = [out / "cells" / _as_path(name) for name in names]
-    work = [
-        partial(_work, cell, seed, folder=folder, judging=judging, budget=budget)
-        for (cell, seed), folder in zip(jobs, folders, strict=True)
-    ]
+    work = [partial(_work, cell, seed, out=out, judging=judging, budget=budget) for cell, seed in jobs]
     num_cores = os.cpu_count() or 1
     num_workers = num_workers or num_cores
     if display:
@@ -129,17 +126,13 @@ def run_grid(
 
 
 def _work(
-    cell: Cell, seed: int, tell: Callable[[Moment], None], *, folder: Path, judging: Judging, budget: Budget | None
+    cell: Cell, seed: int, tell: Callable[[Moment], None], *, out: Path, judging: Judging, budget: Budget | None
 ) -> dict[str, Any]:
     def watch(moment: Moment) -> None:
         if moment.step % 10 == 0 or moment.step == moment.steps:
             tell(moment)
 
-    return run_cell(cell, seed, folder=folder, judging=judging, budget=budget, watch=watch)
-
-
-def _as_path(name: str) -> Path:
-    return Path(*(part.replace(" ", "-").replace("+", "-") for part in name.split("/")))
+    return run_cell(cell, seed, out=out, judging=judging, budget=budget, watch=watch)
 
 
 def _compute_table(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

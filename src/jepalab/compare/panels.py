@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,7 +23,8 @@ from jepalab.compare.labels import place, spread
 from jepalab.compare.readings import Arm, Estimate, number
 
 LOWEST_SCORE = -0.5  # a score may fall without bound; what lies below is drawn at the edge, with an arrow
-PLANE, ROW, LINES = (520, 400), 22, (356, 290)
+PLANE, ROW, LINES = (528, 400), 22, 290
+THIRD, TWO_THIRDS = 352, 728  # of the page's width, less the gaps between panels
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Line:
     around: Sequence[tuple[float, float, float]] = ()
 
 
-def score_axis(label: str, estimates: Iterable[Estimate], *, most: int = 6) -> Axis:
+def score_axis(label: str, estimates: Iterable[Estimate], *, most: int = 6, lowest: float = LOWEST_SCORE) -> Axis:
     """An axis of a score that is at most 1 and may be far below 0: covers the seeds, and intervals where sensible."""
-    return _covering(label, list(estimates), lowest=LOWEST_SCORE, highest=1.04, most=most)
+    return _covering(label, list(estimates), lowest=lowest, highest=1.04, most=most)
 
 
 def count_axis(label: str, estimates: Iterable[Estimate], *, most: int = 6) -> Axis:
@@ -90,14 +91,15 @@ def draw_rows(
     description: str,
     x: Axis,
     rules: Sequence[float] = (),
-    width: float = 356,
+    width: float = THIRD,
     num_letters: int = 16,
 ) -> str:
     """A row for each name: its seeds, its mean with interval, and the mean as a number at the right."""
     names = [shorten(row.name, num_letters) for row in rows]
-    margins = Margins(left=18 + max(map(text_width, names), default=0), right=48, top=6)
+    margins = Margins(left=18 + max(map(text_width, names), default=0), right=48, top=28, bottom=26)
     size = (width, margins.top + margins.bottom + ROW * max(1, len(rows)))
-    chart = Chart(title, description, x=x, y=names_axis("", names), size=size, margins=margins, names_down=True)
+    across, down = replace(x, label=""), names_axis("", names)
+    chart = Chart(title, description, x=across, y=down, size=size, margins=margins, heading=x.label, names_down=True)
     for rule in rules:
         chart.rule_x(rule, "reference")
     for i, row in enumerate(rows):
@@ -121,13 +123,15 @@ def draw_lines(
     x: Axis,
     y: Axis,
     references: Sequence[tuple[Arm, float]] = (),
-    width: float = LINES[0],
+    heading: str = "",
+    width: float = THIRD,
     as_whiskers: bool = False,
 ) -> str:
     """Lines with their names at the right, each led to the end of its line; references run across, dashed."""
-    names = [line.arm.name for line in lines] + [arm.name for arm, _ in references]
-    margins = Margins(right=24 + max((text_width(shorten(name)) for name in names), default=0))
-    chart = Chart(title, description, x=x, y=y, size=(width, LINES[1]), margins=margins)
+    ends = [(line.arm, *line.points[-1]) for line in lines] + [(arm, x.high, value) for arm, value in references]
+    names = [_name_on(y, arm, value) for arm, _, value in ends]
+    margins = Margins(right=24 + max(map(text_width, names), default=0), top=28 if heading else 10)
+    chart = Chart(title, description, x=x, y=y, size=(width, LINES), margins=margins, heading=heading)
     for _, value in references:
         chart.rule_y(value, "reference")
     for line in lines:
@@ -140,8 +144,7 @@ def draw_lines(
         for point in line.points:
             words = f"{line.arm.name}: {number(point[1])} at {number(point[0])}"
             chart.dot(point, line.arm.look, title=words, radius=3)
-    ends = [(line.arm, *line.points[-1]) for line in lines] + [(arm, x.high, value) for arm, value in references]
-    _name_ends(chart, ends)
+    _name_ends(chart, ends, names)
     return chart.markup()
 
 
@@ -149,15 +152,15 @@ def _name_points(chart: Chart, points: Sequence[Point]) -> None:
     if not points:
         return
     anchors = np.array([(chart.at_x(p.x.mean), chart.at_y(p.y.mean)) for p in points])
-    names = [f"{shorten(p.arm.name)} {p.arm.role}".strip() for p in points]
+    names = [f"{_name_on(chart.y, p.arm, p.y.mean)} {p.arm.role}".strip() for p in points]
     sizes = np.array([(text_width(name, SMALL + 1), SMALL + 1) for name in names])
     marks = np.concatenate([anchors - 6, anchors + 6], 1)
     bars = [
         box
         for p, (px, py) in zip(points, anchors, strict=True)
         for box in (
-            (chart.at_x(p.x.low), py - 1, chart.at_x(p.x.high), py + 1) if p.x.has_interval else None,
-            (px - 1, chart.at_y(p.y.high), px + 1, chart.at_y(p.y.low)) if p.y.has_interval else None,
+            (chart.at_x(p.x.low), py - 2, chart.at_x(p.x.high), py + 2) if p.x.has_interval else None,
+            (px - 2, chart.at_y(p.y.high), px + 2, chart.at_y(p.y.low)) if p.y.has_interval else None,
         )
         if box
     ]
@@ -175,12 +178,17 @@ def _name_points(chart: Chart, points: Sequence[Point]) -> None:
         chart.text(name, (float(box[0]), float(box[3]) - 2), f"name {point.arm.look.colour}")
 
 
-def _name_ends(chart: Chart, ends: Sequence[tuple[Arm, float, float]]) -> None:
+def _name_on(axis: Axis, arm: Arm, value: float) -> str:
+    """The arm's name, with the value where that lies beyond the axis."""
+    return shorten(arm.name) if axis.contains(value) else f"{shorten(arm.name)} {number(value)}"
+
+
+def _name_ends(chart: Chart, ends: Sequence[tuple[Arm, float, float]], names: Sequence[str]) -> None:
     heights = [chart.at_y(value) for _, _, value in ends]
     placed = spread(heights, gap=LINE, low=chart.top + 4, high=chart.bottom - 4)
-    for (arm, end, _), height, at in zip(ends, heights, placed, strict=True):
+    for (arm, end, _), name, height, at in zip(ends, names, heights, placed, strict=True):
         chart.leader([(chart.at_x(end), height), (chart.right, height), (chart.right + 12, at)], arm.look)
-        chart.text(shorten(arm.name), (chart.right + 15, at + 4), f"name {arm.look.colour}")
+        chart.text(name, (chart.right + 15, at + 4), f"name {arm.look.colour}")
 
 
 def _covering(

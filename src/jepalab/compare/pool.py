@@ -70,7 +70,7 @@ def run_jobs(jobs: Sequence[Work], *, num_workers: int, num_threads: int = 1) ->
 
 def _wait_for(workers: Sequence[_Worker], stopped: Sequence[int]) -> None:
     if stopped:
-        raise InterruptedRunError(stopped[0], f"Stopped by signal {stopped[0]}; every run was saved.")
+        raise InterruptedRunError(stopped[0], "; runs that ended are recorded, run the same command to go on")
     busy = [worker for worker in workers if worker.job is not None]
     wait([item for worker in busy for item in (worker.pipe, worker.process.sentinel)], timeout=0.5)
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from jepalab.compare.drawing import Look
+from jepalab.compare.drawing import Look, shorten
 from jepalab.compare.stats import NO_INTERVAL, mean_interval
 
 REQUIRED = ("question", "answer", "arms", "conditions", "seeds", "cells", "contrasts")
+USEFULNESS = ("state_r2", "position_r2")
 # Okabe & Ito's palette, which colour-blind readers tell apart, dealt out so that the families do not share colours.
 PALETTES = {
     "J": ("blue", "green", "purple", "sky"),
@@ -96,7 +97,10 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 class Readings:
-    """The cells of a comparison, by condition, arm and metric."""
+    """The cells of a comparison, by condition, arm and metric.
+
+    usefulness  the metric that the report follows: state R2, or position R2 where the state was not read.
+    """
 
     def __init__(self, results: Mapping[str, Any]) -> None:
         self.cells: list[dict[str, Any]] = results["cells"]
@@ -108,6 +112,8 @@ class Readings:
         self.conditions: dict[str, str] = dict(results["conditions"]) | {
             name: text for name, text in found.items() if name not in results["conditions"]
         }
+        measured = {metric for cell in self.cells for metric in cell["metrics"]}
+        self.usefulness = next((metric for metric in USEFULNESS if metric in measured), USEFULNESS[-1])
         self._estimates: dict[tuple[str, str, str], Estimate | None] = {}
 
     def cells_of(self, condition: str, arm: Arm) -> list[dict[str, Any]]:
@@ -133,20 +139,24 @@ class Readings:
             self._estimates[key] = estimate_of({s: v for s, v in values.items() if v is not None and math.isfinite(v)})
         return self._estimates[key]
 
+    def estimates(self, metric: str) -> list[Estimate]:
+        """The metric of every arm under every condition: what a shared axis has to cover."""
+        every = [self.estimate(condition, arm, metric) for condition in self.conditions for arm in self.arms]
+        return [value for value in every if value]
+
     def failures(self) -> list[dict[str, Any]]:
         return [cell for cell in self.cells if cell["status"] != "done"]
 
-    def state_of(self, condition: str, arm: Arm) -> str:
-        """How many seeds count, and what became of the others: "5 seeds", "2 of 3 seeds; seed 1 failed"."""
+    def seeds_of(self, condition: str, arm: Arm) -> tuple[str, str]:
+        """How many seeds count, "5" or "2 of 3", and what became of the others: "failed: seed 1"."""
         cells, done = self.cells_of(condition, arm), self.finished(condition, arm)
-        if not cells:
-            return "not run"
-        failed = [f"seed {cell['seed']} {cell['status']}" for cell in cells if cell["status"] != "done"]
-        absent = [f"seed {seed} not run" for seed in self.seeds if seed not in {cell["seed"] for cell in cells}]
-        total, plural = len(self.seeds), "" if len(self.seeds) == 1 else "s"
-        count = f"{total} seed{plural}" if len(done) == total else f"{len(done)} of {total} seed{plural}"
-        parts = [NO_INTERVAL if len(done) == total == 1 else count, *failed, *absent]
-        return "; ".join([*parts, "no interval"] if len(done) == 1 < total else parts)
+        fates: dict[str, list[str]] = {}
+        for seed in self.seeds:
+            fate = next((cell["status"] for cell in cells if cell["seed"] == seed), "not run")
+            fates.setdefault(fate, []).append(str(seed))
+        remarks = [f"{fate}: seed {listed(seeds)}" for fate, seeds in fates.items() if fate != "done"]
+        count = f"{len(done)}" if len(done) == len(self.seeds) else f"{len(done)} of {len(self.seeds)}"
+        return count, "; ".join(remarks + [NO_INTERVAL] * (len(done) == 1))
 
     def silences(self, condition: str, *metrics: str) -> str:
         """Who has no value of these metrics and why, as a sentence; empty where everybody has one."""
@@ -157,7 +167,7 @@ class Readings:
     def reason(self, condition: str, arm: Arm) -> str:
         """Why an arm has no value: its first error, or that the metric was not measured."""
         errors = [cell.get("error", "no reason recorded") for cell in self.cells_of(condition, arm)]
-        return "not measured" if self.finished(condition, arm) else f"failed: {errors[0]}"
+        return "not measured" if self.finished(condition, arm) else f"failed: {shorten(errors[0], 80)}"
 
 
 def estimate_of(by_seed: Mapping[int, float]) -> Estimate | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jepalab.data.nuisance import Nuisance
+from jepalab.data.nuisance import Nuisance, Realisation
 from jepalab.data.sprites import SPLITS, Split, Sprites, digits
 from jepalab.types import Batch
 
@@ -66,7 +67,7 @@ class MovingObject:
         clean = replace(stream, nuisance=Nuisance(strength=0.0))._clips(num_states, generator)
         many = clean.map(lambda tensor: tensor.repeat_interleave(num_views, 0))
         assert many.action is not None
-        added = self.nuisance.realise(many.action, size=self.size, generator=generator).added
+        added = self._realise(many.action, generator).added
         return (many.x[:, 0, 0] + added[:, 0]).unflatten(0, (num_states, num_views)).unsqueeze(2)
 
     def statistics(self, num_clips: int = 256) -> tuple[float, float]:
@@ -85,7 +86,7 @@ class MovingObject:
         action = position[:, 1:] - position[:, :-1]
         reach = (self.size - self.sprites.extent) / 2
         centre = (self.size - 1) / 2 + position * reach
-        realised = self.nuisance.realise(action, size=self.size, generator=generator)
+        realised = self._realise(action, generator)
         frames = self.sprites.draw(chosen, centre, self.size) + realised.added
         factors = {
             "position": position,
@@ -94,6 +95,10 @@ class MovingObject:
             "nuisance_parameters": realised.parameters,
         }
         return Batch(x=frames.unsqueeze(2), action=action, factors=factors)
+
+    def _realise(self, action: Float[Tensor, "b s a"], generator: torch.Generator) -> Realisation:
+        std = self.max_step / math.sqrt(3)
+        return self.nuisance.realise(action, size=self.size, generator=generator, action_std=std)
 
     def _walk(self, num_clips: int, generator: torch.Generator) -> Float[Tensor, "b t 2"]:
         """A random walk reflected at the borders, so that every position stays as likely as any other."""

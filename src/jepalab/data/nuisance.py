@@ -71,9 +71,11 @@ class Nuisance:
         if (self.coherence == "image") != (self.images is not None):
             raise ValueError('Give `images` with coherence="image", and only then.')
 
-    def realise(self, action: Float[Tensor, "b s a"], *, size: int, generator: torch.Generator) -> Realisation:
-        """The nuisance of b clips of s + 1 frames of size x size pixels."""
-        uniform = self._latent(action, size, generator)
+    def realise(
+        self, action: Float[Tensor, "b s a"], *, size: int, generator: torch.Generator, action_std: float = 1.0
+    ) -> Realisation:
+        """The nuisance of b clips of s + 1 frames of size x size pixels; the action is measured in its own std."""
+        uniform = self._latent(action / action_std, size, generator)
         field = self._field(uniform, size) * self.strength
         if self.share < 1:
             side = round(math.sqrt(self.share) * size)
@@ -88,7 +90,7 @@ class Nuisance:
         num_clips, num_steps = action.shape[:2]
         if self.driver == "action":
             mixing = torch.randn(action.shape[-1], width, generator=torch.Generator().manual_seed(0))
-            push = (action / action.std().clamp_min(1e-6)) @ (mixing / mixing.norm(dim=0))
+            push = action @ (mixing / mixing.norm(dim=0))
         else:
             push = torch.randn(num_clips, num_steps, width, generator=generator)
         states = [torch.randn(num_clips, width, generator=generator)]

@@ -28,7 +28,7 @@ def geometry(subject: Subject) -> dict[str, float]:
     }
     if subject.test.z.shape[1] > 2:
         scores["straightness"] = straightness(subject.test.z)
-    if scores["rankme_centred"] > 0:
+    if scores["rankme_centred"] > 1.5:
         scores["cka_with_pixels"] = debiased_cka(z, pixels)
     if scores["rankme_centred"] > 4:
         law = alpha_req(z)

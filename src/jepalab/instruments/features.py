@@ -27,14 +27,16 @@ def features(encoder: Encoder, batch: Batch) -> Features:
     return Features(embed_with(encoder, batch.x), batch)
 
 
-def subjects(objective: Objective, stream: Stream) -> dict[str, Subject]:
+def subjects(objective: Objective, stream: Stream, *, share: float = 1.0) -> dict[str, Subject]:
     """One subject for each encoder that the objective would hand over ("student", and "teacher" where there is one).
+
+    share  of the held-out clips to use; less is a quick look, and has no views.
 
     The objective is moved to the CPU and put in evaluation mode.
     """
     objective.eval().cpu()
-    batches = {split: stream.held_out(split, num_clips) for split, num_clips in NUM_CLIPS.items()}
-    seen = stream.views("test", NUM_STATES, NUM_VIEWS) if isinstance(stream, ViewedStream) else None
+    batches = {split: stream.held_out(split, round(share * num_clips)) for split, num_clips in NUM_CLIPS.items()}
+    seen = stream.views("test", NUM_STATES, NUM_VIEWS) if share == 1 and isinstance(stream, ViewedStream) else None
     found = {}
     for name, encoder in objective.probed_encoders().items():
         views = None if seen is None else embed_with(encoder, seen)

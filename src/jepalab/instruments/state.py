@@ -41,6 +41,8 @@ def motion(subject: Subject) -> dict[str, float]:
     One embedding cannot know the velocity, and the difference of two cancels what stays in the picture, so the pair
     is the fair read-out of a state that moves. `position_r2` is read from single embeddings.
     """
+    if subject.train.batch.action is None:
+        raise ValueError("State R2 reads the velocity, so it needs clips with actions, got clips without any.")
     probe = _fit(subject, _pairs, _motion)
     each = probe.score_each(_pairs(subject.test), _motion(subject.test))
     position = _fit(subject, _frames, _factor("position"))

@@ -51,4 +51,5 @@ class SIGReg(nn.Module):
         directions = directions.to(z.device) / directions.norm(dim=0).to(z.device)
         if self.training:
             self.step += 1
-        return epps_pulley(z.float() @ directions, num_knots=self.num_knots).mean()
+        with torch.autocast(z.device.type, enabled=False):  # bfloat16 projections would blur the statistic
+            return epps_pulley(z.float() @ directions, num_knots=self.num_knots).mean()

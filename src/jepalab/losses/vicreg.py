@@ -43,12 +43,12 @@ def spread(z: Float[Tensor, "g n d"], *, target_std: float = 1.0) -> Spread:
 
     Unbiased estimates over n, as published; eps 1e-4 under the square root.
     """
-    z = z.float()
     num_samples = z.shape[1] * num_processes()
     if num_samples < 2:
         raise ValueError(f"VICReg needs at least 2 samples for a variance, got {num_samples}; use a larger batch.")
-    centred = z - mean_over_processes(z.mean(1, keepdim=True))
-    moment = mean_over_processes(centred.transpose(1, 2) @ centred / z.shape[1])
+    with torch.autocast(z.device.type, enabled=False):  # a product in bfloat16 would round the covariance
+        centred = z.float() - mean_over_processes(z.float().mean(1, keepdim=True))
+        moment = mean_over_processes(centred.transpose(1, 2) @ centred / z.shape[1])
     covariance = moment * num_samples / (num_samples - 1)
     diagonal = covariance.diagonal(dim1=1, dim2=2)
     std = (diagonal + 1e-4).sqrt()

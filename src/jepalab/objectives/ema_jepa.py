@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jepalab.backbones.conv import ConvEncoder
-from jepalab.backbones.predictor import SequencePredictor
+from jepalab.backbones.predictor import Predictor, SequencePredictor
 from jepalab.losses.distances import Distance, layer_normed, smooth_l1
 from jepalab.types import Batch, Encoder, Objective, Space
 
@@ -19,7 +19,8 @@ from jepalab.types import Batch, Encoder, Objective, Space
 class EMAJEPA(Objective):
     """The predicted next embedding against the teacher's, without gradient on the teacher's side.
 
-    momentum   of the teacher at the first step; it rises linearly to 1 at the last, moved after each optimizer step.
+    momentum   of the teacher at the first step; it moves linearly to `final_momentum` at the last. The teacher moves
+               after each optimizer step.
     normalise  applied to the teacher's embedding, which makes the target, and to the student's, which the predictor
                reads; layer-normed as published, where the encoder itself ends in a layer norm.
     Both teacher and student can be probed. weights: "predict".
@@ -31,17 +32,20 @@ class EMAJEPA(Objective):
         self,
         encoder: Encoder,
         *,
-        predictor: SequencePredictor,
+        predictor: Predictor,
         momentum: float = 0.996,
+        final_momentum: float = 1.0,
         distance: Distance = smooth_l1,
         normalise: Callable[[Tensor], Tensor] = layer_normed,
     ) -> None:
         super().__init__()
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"The teacher's momentum lies between 0 (a copy) and 1 (frozen), got {momentum}.")
+        if not (0 <= momentum <= 1 and 0 <= final_momentum <= 1):
+            wanted = "The teacher's momentum lies between 0 (a copy) and 1 (frozen)"
+            raise ValueError(f"{wanted}, got {momentum} rising to {final_momentum}.")
         self.encoder, self.predictor = encoder, predictor
         self.teacher = copy.deepcopy(encoder).requires_grad_(False)
-        self.momentum, self.distance, self.normalise = momentum, distance, normalise
+        self.momentum, self.final_momentum = momentum, final_momentum
+        self.distance, self.normalise = distance, normalise
         self.weights = {"predict": 1.0}
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
@@ -52,7 +56,7 @@ class EMAJEPA(Objective):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        momentum = self.momentum + (1 - self.momentum) * progress
+        momentum = self.momentum + (self.final_momentum - self.momentum) * progress
         slow, fast = tuple(self.teacher.parameters()), tuple(self.encoder.parameters())
         torch._foreach_lerp_(slow, fast, 1 - momentum)
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.decoder import PixelDecoder
-from jepalab.backbones.predictor import SequencePredictor
-from jepalab.losses.distances import mean_squared
+from jepalab.backbones.predictor import Predictor, SequencePredictor
+from jepalab.losses.distances import Distance, mean_squared
 from jepalab.types import Batch, Encoder, Objective, Space
 
 
@@ -24,14 +24,16 @@ class NextFrame(Objective):
 
     compares: ClassVar[Mapping[str, Space]] = {"predict": Space.INPUT}
 
-    def __init__(self, encoder: Encoder, *, predictor: SequencePredictor, decoder: PixelDecoder) -> None:
+    def __init__(
+        self, encoder: Encoder, *, predictor: Predictor, decoder: nn.Module, distance: Distance = mean_squared
+    ) -> None:
         super().__init__()
-        self.encoder, self.predictor, self.decoder = encoder, predictor, decoder
+        self.encoder, self.predictor, self.decoder, self.distance = encoder, predictor, decoder, distance
         self.weights = {"predict": 1.0}
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         x_pred = self.decoder(self.predictor(self.encoder(batch.x[:, :-1]), batch.action))
-        return {"predict": mean_squared(x_pred, batch.x[:, 1:])}
+        return {"predict": self.distance(x_pred, batch.x[:, 1:])}
 
     def encode(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b t d"]:
         return self.encoder(x)

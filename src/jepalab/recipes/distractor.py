@@ -7,20 +7,28 @@ the state and pixel prediction drowns; with one that is fixed for the clip, the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from jepalab.compare.cells import Cell
+import numpy as np
+
+from jepalab.compare.cells import Budget, Cell, Judging, Unit, picture_folder, slug
 from jepalab.compare.contrasts import Better, Contrast, Equivalent, Unordered
+from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Knob
+from jepalab.instruments.diagnosis import geometry
+from jepalab.instruments.pictures import expect_frames
+from jepalab.instruments.state import motion, rollout, state
 from jepalab.recipes import sequences
-from jepalab.recipes.sequences import Bench, Training, World
+from jepalab.recipes.bench import Bench, Training, World
 from jepalab.run import Run
 
 STEPS = 500
+SOBAL = "Sobal et al. 2022, arXiv 2211.10831"
 
 
 @dataclass(frozen=True)
@@ -63,18 +71,184 @@ CONDITIONS: dict[str, World] = {
 # At the sweep's strength rho = 1 is the fixed condition itself; the sweep borrows that condition's tuned settings.
 TUNED_ON = {"none": "none", "changing": "changing"}
 
+DEMO_ARMS = ("J1", "J2", "J3", "G2", "A1", "S", "R", "PCA")
+RANKED_ARMS = ("J1", "J2", "J3", "G2", "A1")
+DRAWN_ARMS = ("J1", "G2")
+
+
+def declare(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
+    """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
+    metric = "state_r2"
+    declared: list[tuple[Contrast, set[str], set[str]]] = [
+        (
+            Better(
+                "Changing distractor: embedding prediction wins",
+                better="J1",
+                than="G2",
+                metric=metric,
+                condition="changing",
+                because="What cannot be predicted costs a pixel loss and earns an embedding loss nothing.",
+                source=SOBAL,
+            ),
+            {"J1", "G2"},
+            {"changing"},
+        ),
+        (
+            Better(
+                "Fixed distractor: pixel prediction wins",
+                better="G2",
+                than="J1",
+                metric=metric,
+                condition="fixed",
+                because="A copy of what never changes predicts itself for free; pixels charge for the state as well.",
+                source=SOBAL,
+            ),
+            {"J1", "G2"},
+            {"fixed"},
+        ),
+        *(
+            (
+                Better(
+                    f"Fixed distractor: {name} repairs it",
+                    better=arm,
+                    than="J1",
+                    metric=metric,
+                    condition="fixed",
+                    because="The action says nothing about what never changes, so only the state can tell it.",
+                    source=f"{SOBAL}; PLDM, arXiv 2502.14819",
+                ),
+                {arm, "J1"},
+                {"fixed"},
+            )
+            for arm, name in (("A1", "inverse dynamics"), ("J1+A1", "inverse dynamics beside the JEPA"))
+        ),
+        (
+            Equivalent(
+                "No distractor: no difference",
+                better="J1",
+                than="G2",
+                metric=metric,
+                condition="none",
+                margin=0.05,
+                because="Without a nuisance both targets hold the same information.",
+                source="Van Assel et al. 2025, arXiv 2505.12477",
+            ),
+            {"J1", "G2"},
+            {"none"},
+        ),
+        (
+            Unordered(
+                "RankMe does not order the objectives by usefulness",
+                metric="rankme",
+                usefulness=metric,
+                conditions=("changing", "fixed"),
+                arms=RANKED_ARMS,
+                because="Rank counts directions with variance, and a distractor has variance.",
+                source="against Garrido et al. 2023, arXiv 2210.02885, used across objectives",
+            ),
+            set(RANKED_ARMS),
+            {"changing", "fixed"},
+        ),
+    ]
+    return [c for c, needs, where in declared if needs <= set(arms) and where <= set(conditions)]
+
+
+def plan(
+    *,
+    preset: Literal["demo", "full"] = "demo",
+    thing: str = "digits",
+    background: Path | None = None,
+    num_seeds: int | None = None,
+    budget: float = STEPS,
+    unit: Unit = "steps",
+) -> Plan:
+    """A JEPA and its generative twins behind a distractor that changes, or stays: who keeps the state?
+
+    Same encoder, data, order of samples and budget for every arm, each with its own tuned settings.
+
+    Args:
+        preset: "demo" takes two conditions, eight arms and 3 seeds (minutes); "full" all of them and 5 seeds (hours).
+        thing: "digits", "dot", or a folder of your images: what moves.
+        background: a folder of your images as the distractor.
+        num_seeds: independent repetitions; 3 for the demo, 5 for the full comparison.
+        budget: what each arm may spend, in `unit`.
+        unit: steps, samples (clips seen), flops (of training) or seconds (on this machine).
+    """
+    arms = DEMO_ARMS if preset == "demo" else tuple(ARMS)
+    conditions = ("changing", "fixed") if preset == "demo" else tuple(CONDITIONS)
+    seeds = range(num_seeds or {"demo": 3, "full": 5}[preset])
+    worlds = {name: replace(CONDITIONS[name], thing=thing, background=background) for name in conditions}
+    cells = [
+        Cell(arm, name, partial(make_run, arm=arm, world=worlds[name], settings=tuned_settings(arm, name)))
+        for name in conditions
+        for arm in arms
+    ]
+    return Plan(
+        name=f"distractor-{preset}",
+        question="Behind a distractor, which keeps the state: predicting embeddings or predicting pixels?",
+        cells=cells,
+        seeds=seeds,
+        budget=Budget(budget, unit),
+        judging=Judging(
+            instruments=(state, rollout, geometry),
+            curve=(motion,),
+            draw=partial(_draw_cell, seed=seeds[0]),
+        ),
+        illustrate=partial(_draw_data, worlds),
+        contrasts=declare(arms, conditions),
+        arms={arm: ARMS[arm].label for arm in arms},
+        conditions={name: _describe(world) for name, world in worlds.items()},
+        settings={
+            "tuning": {k: v for k, v in _tuned().items() if k != "conditions"},
+            "conditions": {
+                name: {arm: _tuned()["conditions"][_tuned_on(name)][arm] for arm in arms if ARMS[arm].knob}
+                for name in conditions
+            },
+        },
+    )
+
 
 def tuned_settings(arm: str, condition: str) -> dict[str, float]:
     """The settings that the recorded tuning chose for this arm under this condition; the floors have none."""
-    if ARMS[arm].knob is None:
-        return {}
-    file = files("jepalab.recipes").joinpath("distractor.tuned.json")
-    return json.loads(file.read_text())["conditions"][TUNED_ON.get(condition, "fixed")][arm]["settings"]
+    return {} if ARMS[arm].knob is None else _tuned()["conditions"][_tuned_on(condition)][arm]["settings"]
 
 
 def make_run(seed: int, *, arm: str, world: World, settings: dict[str, float], steps: int = STEPS) -> Run:
     """The run of one arm in one world with the given lr, weight_decay and private knob."""
-    shared = {name: value for name, value in settings.items() if name in ("lr", "weight_decay")}
-    private: dict[str, Any] = {name: value for name, value in settings.items() if name not in shared}
-    training = replace(Training(steps=steps), **shared)
+    default = Training(steps=steps)
+    lr, weight_decay = settings.get("lr", default.lr), settings.get("weight_decay", default.weight_decay)
+    private: dict[str, Any] = {name: value for name, value in settings.items() if name not in ("lr", "weight_decay")}
+    training = replace(default, lr=lr, weight_decay=weight_decay)
     return ARMS[arm].recipe(Bench(world=world, training=training, seed=seed), **private)
+
+
+def _tuned() -> dict[str, Any]:
+    return json.loads(files("jepalab.recipes").joinpath("distractor.tuned.json").read_text())
+
+
+def _tuned_on(condition: str) -> str:
+    return TUNED_ON.get(condition, "fixed")
+
+
+def _describe(world: World) -> str:
+    if world.strength == 0:
+        return "no distractor"
+    kind = f"images of {world.background}" if world.background else f"{world.coherence} distractor"
+    return f"{kind}, strength {world.strength:g}, persistence rho {world.persistence:g}"
+
+
+def _draw_data(worlds: Mapping[str, World], pictures: Path) -> None:
+    for name, world in worlds.items():
+        stream = world.stream(0)
+        clean = replace(stream, nuisance=replace(stream.nuisance, strength=0.0))
+        frames, without = (source.held_out("test", 4).x[:, :, 0].numpy() for source in (stream, clean))
+        np.savez(picture_folder(pictures, name) / "data.npz", with_nuisance=frames, without=without)
+
+
+def _draw_cell(cell: Cell, run: Run, pictures: Path, *, seed: int) -> None:
+    if cell.arm not in DRAWN_ARMS or run.seed != seed:
+        return
+    if expectation := expect_frames(run.objective, run.stream):
+        file = picture_folder(pictures, cell.condition) / f"{slug(cell.arm)}.npz"
+        truth, predicted, how = expectation
+        np.savez(file, truth=truth.numpy(), predicted=predicted.numpy(), how=np.array(how))

@@ -5,23 +5,11 @@ All arms of one seed start from the same encoder weights and see the same clips 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-import torch
+from dataclasses import replace
 
 from jepalab.backbones.conv import ConvEncoder
-from jepalab.backbones.decoder import PixelDecoder
-from jepalab.backbones.inverse import InverseHead
 from jepalab.backbones.pca import PixelPCA
-from jepalab.backbones.predictor import SequencePredictor
-from jepalab.data.folder import background_images, folder_sprites
-from jepalab.data.moving import MovingObject
-from jepalab.data.nuisance import Coherence, Nuisance
-from jepalab.data.sprites import digits, dot
-from jepalab.dist import Precision
+from jepalab.dist import seeded
 from jepalab.fit import fit
 from jepalab.losses.sigreg import SIGReg
 from jepalab.losses.vicreg import within_clips
@@ -34,119 +22,16 @@ from jepalab.objectives.sigreg_jepa import SIGRegJEPA
 from jepalab.objectives.supervised import Supervised
 from jepalab.objectives.untrained import Untrained
 from jepalab.objectives.vicreg_jepa import VICRegJEPA
+from jepalab.recipes.bench import DIM, SIZE, Bench
 from jepalab.run import Run
-from jepalab.types import Objective
-
-# Less room than the nuisance's 49 cells need: an encoder has to choose what it keeps.
-DIM = 16
-NUM_ACTIONS = 2
-
-
-@dataclass(frozen=True)
-class World:
-    """What moves, and what is in the way.
-
-    thing        "digits" (1,797 real handwritten digits), "dot" (a Gaussian), or a folder of images.
-    strength     of the nuisance: it adds values in [0, strength] to pixels in [0, 1]; 0 for none.
-    persistence  0: new at every frame; 1: fixed for the clip.
-    coherence    "pixel", "patch" (7 x 7 cells), "texture" (one grating) or "image" (needs `background`).
-    share        of the frame's area that the nuisance covers.
-    driver       what moves the nuisance between frames: "chance" or "action".
-    background   a folder of images for coherence "image".
-    """
-
-    thing: str = "digits"
-    strength: float = 1.0
-    persistence: float = 0.0
-    coherence: Coherence = "patch"
-    share: float = 1.0
-    driver: str = "chance"
-    background: Path | None = None
-
-    def stream(self, seed: int) -> MovingObject:
-        """Clips of this world, a pure function of the seed."""
-        known = {"digits": digits, "dot": dot}
-        sprites = known[self.thing]() if self.thing in known else folder_sprites(Path(self.thing))
-        nuisance = Nuisance(
-            strength=self.strength,
-            persistence=self.persistence,
-            coherence=self.coherence,
-            share=self.share,
-            driver="action" if self.driver == "action" else "chance",
-            images=background_images(self.background, size=28) if self.background else None,
-        )
-        return MovingObject(sprites=sprites, nuisance=nuisance, seed=seed)
-
-
-@dataclass(frozen=True)
-class Training:
-    """How long and how fast; the same fields for every arm.
-
-    lr            peak learning rate of AdamW.
-    weight_decay  of AdamW, on matrices only.
-    precision     "bf16" runs matrix products in bfloat16, weights stay in float32.
-    """
-
-    steps: int = 500
-    lr: float = 2e-3
-    weight_decay: float = 1e-4
-    precision: Precision = "bf16"
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What every arm of a seed shares: the data, the encoder's first weights, the training settings."""
-
-    world: World = field(default_factory=World)
-    training: Training = field(default_factory=Training)
-    seed: int = 0
-
-    def stream(self) -> MovingObject:
-        return self.world.stream(self.seed)
-
-    def encoder(self) -> ConvEncoder:
-        """The same first weights for every arm of this seed, normalised by this world's pixels."""
-        mean, std = self.stream().statistics()
-        with seeded(self.seed):
-            return ConvEncoder(dim=DIM, mean=mean, std=std)
-
-    def predictor(self, width: int = 128) -> SequencePredictor:
-        with seeded(self.seed + 1):
-            return SequencePredictor(DIM, num_actions=NUM_ACTIONS, width=width)
-
-    def decoder(self, width: int = 32) -> PixelDecoder:
-        with seeded(self.seed + 2):
-            return PixelDecoder(DIM, width=width)
-
-    def inverse(self, width: int = 128) -> InverseHead:
-        with seeded(self.seed + 3):
-            return InverseHead(DIM, num_actions=NUM_ACTIONS, width=width)
-
-    def run(self, objective: Objective) -> Run:
-        t = self.training
-        return Run(
-            objective=objective,
-            stream=self.stream(),
-            steps=t.steps,
-            lr=t.lr,
-            weight_decay=t.weight_decay,
-            precision=t.precision,
-            seed=self.seed,
-        )
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Weights drawn inside come from this seed; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def vicreg_jepa(bench: Bench, *, spread: float = 1.0) -> Run:
     """JEPA + VICReg: next-embedding prediction with variance and covariance terms over the batch (Sobal et al. 2022).
 
-    spread  weight of the variance and covariance terms against the prediction's.
+    Args:
+        bench: what every arm shares.
+        spread: weight of the variance and covariance terms against the prediction's.
     """
     weights = {"predict": 1.0, "variance": spread, "covariance": spread}
     return bench.run(VICRegJEPA(bench.encoder(), predictor=bench.predictor(), weights=weights))
@@ -162,7 +47,9 @@ def within_clip_jepa(bench: Bench, *, spread: float = 1.0) -> Run:
 def sigreg_jepa(bench: Bench, *, sigreg: float = 0.1) -> Run:
     """JEPA + SIGReg: next-embedding prediction with one Gaussianity term (LeWorldModel, arXiv 2603.19312).
 
-    sigreg  weight of the N-scaled statistic.
+    Args:
+        bench: what every arm shares.
+        sigreg: weight of the N-scaled statistic.
     """
     weights = {"predict": 1.0, "sigreg": sigreg}
     objective = SIGRegJEPA(
@@ -174,7 +61,9 @@ def sigreg_jepa(bench: Bench, *, sigreg: float = 0.1) -> Run:
 def ema_jepa(bench: Bench, *, momentum: float = 0.99) -> Run:
     """JEPA + EMA teacher: layer-normed targets of a slowly moving copy, smooth-L1 (as I-JEPA, arXiv 2301.08243).
 
-    momentum  of the teacher at the first step; it rises to 1.
+    Args:
+        bench: what every arm shares.
+        momentum: of the teacher at the first step; it rises to 1.
     """
     return bench.run(EMAJEPA(bench.encoder(), predictor=bench.predictor(), momentum=momentum))
 
@@ -182,7 +71,9 @@ def ema_jepa(bench: Bench, *, momentum: float = 0.99) -> Run:
 def frozen_jepa(bench: Bench, *, width: int = 128) -> Run:
     """JEPA + frozen random teacher: a latent target that nobody learned (isolates "latent" from "co-learned").
 
-    width  of the predictor.
+    Args:
+        bench: what every arm shares.
+        width: of the predictor.
     """
     mean, std = bench.stream().statistics()
     with seeded(bench.seed + 4):
@@ -194,7 +85,9 @@ def frozen_jepa(bench: Bench, *, width: int = 128) -> Run:
 def salt_jepa(bench: Bench, *, teacher_share: float = 0.5) -> Run:
     """JEPA + frozen pixel-trained teacher: next-frame pixels first, their embedding as target after (SALT, 2509.24317).
 
-    teacher_share  steps the teacher trains on pixels, as a share of the student's.
+    Args:
+        bench: what every arm shares.
+        teacher_share: steps the teacher trains on pixels, as a share of the student's.
     """
     schedule = replace(bench.training, steps=max(1, round(teacher_share * bench.training.steps)))
     pixels = replace(bench, training=schedule, seed=bench.seed + 1_000)
@@ -214,7 +107,9 @@ def salt_jepa(bench: Bench, *, teacher_share: float = 0.5) -> Run:
 def next_frame(bench: Bench, *, width: int = 32) -> Run:
     """Generative: the next frame's pixels, decoded from the predicted embedding.
 
-    width  channels of the decoder's cells.
+    Args:
+        bench: what every arm shares.
+        width: channels of the decoder's cells.
     """
     return bench.run(NextFrame(bench.encoder(), predictor=bench.predictor(), decoder=bench.decoder(width)))
 
@@ -222,7 +117,9 @@ def next_frame(bench: Bench, *, width: int = 32) -> Run:
 def autoencoder(bench: Bench, *, width: int = 32) -> Run:
     """Generative control: the present frame's pixels from its own embedding; it predicts nothing.
 
-    width  channels of the decoder's cells.
+    Args:
+        bench: what every arm shares.
+        width: channels of the decoder's cells.
     """
     return bench.run(Autoencoder(bench.encoder(), decoder=bench.decoder(width)))
 
@@ -230,7 +127,9 @@ def autoencoder(bench: Bench, *, width: int = 32) -> Run:
 def inverse_dynamics(bench: Bench, *, width: int = 128) -> Run:
     """Inverse dynamics: the action from two consecutive embeddings.
 
-    width  of the head that reads the action.
+    Args:
+        bench: what every arm shares.
+        width: of the head that reads the action.
     """
     return bench.run(InverseDynamics(bench.encoder(), inverse=bench.inverse(width)))
 
@@ -238,19 +137,21 @@ def inverse_dynamics(bench: Bench, *, width: int = 128) -> Run:
 def inverse_jepa(bench: Bench, *, inverse: float = 1.0) -> Run:
     """JEPA + VICReg + inverse dynamics (PLDM, arXiv 2502.14819).
 
-    inverse  weight of the inverse-dynamics term.
+    Args:
+        bench: what every arm shares.
+        inverse: weight of the inverse-dynamics term.
     """
     weights = {"predict": 1.0, "variance": 1.0, "covariance": 1.0, "inverse": inverse}
-    objective = VICRegJEPA(
-        bench.encoder(), predictor=bench.predictor(), weights=weights, inverse=bench.inverse()
-    )
+    objective = VICRegJEPA(bench.encoder(), predictor=bench.predictor(), weights=weights, inverse=bench.inverse())
     return bench.run(objective)
 
 
 def supervised(bench: Bench, *, label: float = 0.1) -> Run:
     """Supervised ceiling: position and class from labels.
 
-    label  weight of the cross-entropy of the class against the squared error of the position.
+    Args:
+        bench: what every arm shares.
+        label: weight of the cross-entropy of the class against the squared error of the position.
     """
     weights = {"position": 1.0, "class": label}
     objective = Supervised(bench.encoder(), num_classes=bench.stream().num_classes, weights=weights)
@@ -264,7 +165,7 @@ def random_encoder(bench: Bench) -> Run:
 
 def pixel_pca(bench: Bench) -> Run:
     """Floor: the first principal components of raw pixels."""
-    stream, pca = bench.stream(), PixelPCA(28 * 28, dim=DIM)
+    stream, pca = bench.stream(), PixelPCA(SIZE**2, dim=DIM)
 
     def prepare() -> float:
         pca.fit(stream.held_out("train", 1024).x)

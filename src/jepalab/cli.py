@@ -1,0 +1,314 @@
+"""The command line. Nothing heavy is imported before a command is known, so that help comes at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jepalab import __version__
+
+if TYPE_CHECKING:
+    from jepalab.compare.grid import Comparison
+
+
+class Command(NamedTuple):
+    """One word of the command line: what it does, and the function that does it with the words that follow."""
+
+    help: str
+    run: Callable[[list[str]], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 1 for an error, 2 for a wrong call, 128 + n for signal n."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] == "--version":
+        print(f"jepalab {__version__}")
+        return 0
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    name = _known(words[0], COMMANDS, "command")
+    return _guarded(COMMANDS[name].run, words[1:]) if name else 2
+
+
+def _guarded(run: Callable[[list[str]], int], words: list[str]) -> int:
+    """A user's mistake, a full disk or a stopped run ends in a sentence and an exit code, not in a traceback."""
+    from jepalab.fit import DivergedError, InterruptedRunError
+
+    try:
+        return run(words)
+    except InterruptedRunError as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
+    except (ValueError, DivergedError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is recorded and computed.
+
+    Args:
+        out: folder of the run; the same command with the same folder goes on where it stopped.
+        device: auto takes CUDA, then MPS, then the CPU.
+        save_every: steps between checkpoints.
+        json: print the result as JSON on standard output.
+    """
+
+    out: Path | None = None
+    device: str = "auto"
+    save_every: int = 200
+    json: bool = False
+
+
+def train(words: list[str]) -> int:
+    """jepalab train RECIPE [options]"""
+    from jepalab.catalogue import find_recipes
+
+    recipes = find_recipes()
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: jepalab train RECIPE [options], and jepalab train RECIPE --help for its options\n")
+        print(_table({name: _summary(recipe) for name, recipe in recipes.items()}))
+        return 0
+    name = _known(words[0], recipes, "recipe")
+    if not name:
+        return 2
+
+    from jepalab.compare.cells import measure
+    from jepalab.fit import fit
+    from jepalab.instruments.diagnosis import geometry
+    from jepalab.instruments.state import rollout, state
+    from jepalab.progress import make_display
+    from jepalab.records import RunFolder, write_json
+
+    place, run = _call_with_place(recipes[name], Place, f"jepalab train {name}", words[1:])
+    folder = place.out or Path("runs") / f"{name}-seed-{run.seed}"
+    display = make_display()
+    display.start([name])
+    try:
+        fit(
+            run,
+            folder=folder,
+            device=place.device,
+            save_every=place.save_every,
+            watch=lambda moment: display.news(name, moment),
+        )
+        scores = measure(run.objective, stream=run.stream, instruments=(state, rollout, geometry))
+    finally:
+        display.close()
+    write_json(folder / "scores.json", scores)
+    RunFolder(folder).describe(status="done")
+    if place.json:
+        print(json.dumps({"folder": str(folder), "scores": scores}))
+    else:
+        print(_table({key: f"{value:.3f}" for key, value in scores.items()}))
+        print(f"\nencoder and records: {folder}")
+    return 0
+
+
+@dataclass(frozen=True)
+class ComparePlace:
+    """Where a comparison is recorded and computed.
+
+    Args:
+        out: folder of the comparison; the same command with the same folder goes on where it stopped.
+        num_workers: runs at a time; 0 takes one for each core.
+        publish: also copy the results and the report into this folder.
+        json: print results.json on standard output instead of tables.
+    """
+
+    out: Path | None = None
+    num_workers: int = 0
+    publish: Path | None = None
+    json: bool = False
+
+
+def compare(words: list[str]) -> int:
+    """jepalab compare EXPERIMENT [options]"""
+    from jepalab.catalogue import find_experiments
+
+    experiments = find_experiments()
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: jepalab compare EXPERIMENT [options], and jepalab compare EXPERIMENT --help for its options\n")
+        print(_table({name: _summary(plan) for name, plan in experiments.items()}))
+        return 0
+    name = _known(words[0], experiments, "experiment")
+    if not name:
+        return 2
+
+    from jepalab.compare import grid
+    from jepalab.compare.report import write_report
+    from jepalab.progress import make_display
+
+    place, plan = _call_with_place(experiments[name], ComparePlace, f"jepalab compare {name}", words[1:])
+    display = make_display()
+    folder = place.out or Path("runs") / plan.name
+    try:
+        comparison = grid.compare(plan, out=folder, num_workers=place.num_workers, display=display)
+    finally:
+        display.close()
+        if (folder / "results.json").exists():
+            report = write_report(folder)
+            if place.publish:
+                grid.publish(folder, place.publish)
+    if place.json:
+        print(json.dumps(comparison.results))
+    else:
+        _print_comparison(comparison)
+        print(f"\nreport: {report.resolve()}")
+    return 0 if all(cell["status"] == "done" for cell in comparison.results["cells"]) else 1
+
+
+def tune(words: list[str]) -> int:
+    """jepalab tune distractor [options]"""
+    import tyro
+
+    from jepalab.progress import make_display
+    from jepalab.recipes.tuning import Search, tune_distractor
+
+    if words and not words[0].startswith("-"):
+        if not _known(words[0], ("distractor",), "tunable experiment"):
+            return 2
+        words = words[1:]
+    search = tyro.cli(Search, prog="jepalab tune distractor", args=words)
+    display = make_display()
+    try:
+        found = tune_distractor(search, display=display)
+    finally:
+        display.close()
+    for condition, arms in found["conditions"].items():
+        for arm, summary in arms.items():
+            print(f"{condition:10} {arm:6} {summary['score']:.3f}  {summary['settings']}")
+    return 0
+
+
+def report(words: list[str]) -> int:
+    """jepalab report FOLDER: writes FOLDER/report.html again from what is recorded there."""
+    import tyro
+
+    from jepalab.compare.report import write_report
+
+    def write(folder: tyro.conf.Positional[Path]) -> Path:
+        """Writes report.html from a comparison's results.json.
+
+        Args:
+            folder: of a comparison.
+        """
+        return write_report(folder)
+
+    print(tyro.cli(write, prog="jepalab report", args=words))
+    return 0
+
+
+def theory(words: list[str]) -> int:
+    """jepalab theory: our objectives against what theory says of deep linear networks."""
+    from jepalab.recipes.linear import EXPECTED, learn
+
+    if words:
+        print("usage: jepalab theory\n\nTrains deep linear networks by our own objectives: do they learn in the order")
+        print("that theory predicts (Littwin et al. 2024, arXiv 2407.03475)? Takes some seconds.")
+        return 0 if words[0] in ("-h", "--help") else 2
+    print("camp            depth  learned first  as theory says")
+    right = True
+    for (camp, depth), expected in EXPECTED.items():
+        first = learn(camp, depth=depth).first
+        right &= first == expected
+        print(f"{camp:<15} {depth:>5}  {first:<13}  {'yes' if first == expected else f'NO: {expected}'}", flush=True)
+    return 0 if right else 1
+
+
+def show_list(words: list[str]) -> int:
+    """jepalab list [--json]: what there is."""
+    from jepalab.catalogue import catalogue
+
+    if unknown := [word for word in words if word != "--json"]:
+        print(f"jepalab list takes --json and nothing else, got {' '.join(unknown)}", file=sys.stderr)
+        return 2
+    found = catalogue()
+    if "--json" in words:
+        print(json.dumps(found, indent=2))
+        return 0
+    for kind, entries in found.items():
+        print(f"{kind}\n{_table({name: entry['summary'] for name, entry in entries.items()})}\n")
+    return 0
+
+
+COMMANDS = {
+    "compare": Command("train a JEPA and its generative twins alike, judge them alike, write a report", compare),
+    "train": Command("train one encoder by one recipe", train),
+    "tune": Command("search the settings of every arm of an experiment with equal effort", tune),
+    "theory": Command("check our objectives against the theory of deep linear networks, in seconds", theory),
+    "report": Command("write a comparison's report again", report),
+    "list": Command("list objectives, recipes, experiments and instruments", show_list),
+}
+
+
+def _help() -> str:
+    rows = _table({name: command.help for name, command in COMMANDS.items()})
+    return (
+        "jepalab: does predicting embeddings beat predicting raw outputs, on your data, and why?\n\n"
+        f"usage: jepalab COMMAND [options]\n\n{rows}\n\n"
+        "jepalab COMMAND --help tells its options; start with: jepalab compare distractor"
+    )
+
+
+def _call_with_place(recipe: Callable[..., Any], place: type, program: str, words: list[str]) -> tuple[Any, Any]:
+    """Calls the recipe with flags made from its keyword arguments, beside those that say where to put the result."""
+    import inspect
+
+    import tyro
+
+    signature = inspect.signature(recipe, eval_str=True)
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+    own = [p.replace(default=p.annotation()) if p.default is p.empty else p for p in own]
+    where = inspect.Parameter("place", inspect.Parameter.KEYWORD_ONLY, annotation=place, default=place())
+
+    def called(*, place: Any, **settings: Any) -> tuple[Any, Any]:
+        return place, recipe(**settings)
+
+    called.__signature__ = signature.replace(parameters=[*own, where])  # pyrefly: ignore[missing-attribute]
+    called.__annotations__ = {p.name: p.annotation for p in (*own, where)}
+    called.__doc__ = recipe.__doc__
+    return tyro.cli(called, prog=program, args=words, config=_flat())
+
+
+def _flat() -> tuple[Any, ...]:
+    import tyro
+
+    return (tyro.conf.OmitArgPrefixes, tyro.conf.ConsolidateSubcommandArgs)
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    from rich.console import Console
+
+    from jepalab.compare.summary import contrasts_table, scores_table
+
+    console = Console()
+    for condition in comparison.results["conditions"]:
+        console.print(scores_table(comparison.results, condition))
+    console.print(contrasts_table(comparison.results))
+    console.print(comparison.results["answer"])
+
+
+def _known(word: str, names: Any, kind: str) -> str | None:
+    if word in names:
+        return word
+    close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
+    hint = f"Perhaps you meant {close[0]}." if close else f"There are: {', '.join(names)}."
+    print(f"jepalab knows no {kind} {word!r}. {hint}", file=sys.stderr)
+    return None
+
+
+def _summary(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").strip().split("\n")[0]
+
+
+def _table(rows: dict[str, str]) -> str:
+    width = max(map(len, rows), default=0)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())

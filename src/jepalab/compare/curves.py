@@ -1,0 +1,230 @@
+"""The figures about the way there: state R2 against steps, compute and time, imagination and persistence."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from jepalab.compare.cells import CURVE_SHARE
+from jepalab.compare.drawing import Axis, names_axis, number_axis
+from jepalab.compare.figures import NAMES
+from jepalab.compare.panels import TWO_THIRDS, Line, draw_lines, score_axis
+from jepalab.compare.readings import Arm, Estimate, Readings, number
+from jepalab.compare.sheets import Entry, Figure, Sheet
+
+COSTS = {"step": "optimizer steps", "flops": "training FLOPs", "seconds": "seconds of training"}
+PREFIXES = {1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
+FEWEST_PERSISTENCES = 3
+
+
+def training_figure(readings: Readings, condition: str) -> Figure | None:
+    """Three panels: state R2 against what it cost, in steps, FLOPs and seconds; None where nothing was recorded."""
+    name, metric = NAMES[readings.usefulness], readings.usefulness
+    lines = {cost: _training_lines(readings, condition, cost) for cost in COSTS}
+    references, axis = _references(readings, condition), _training_axis(readings)
+    if not lines["step"] and not references:
+        return None
+    words = _progress(lines["step"])
+    caption = (
+        f"{words} Lines are means over seeds, bands span the seeds. Dashed across: arms that are not trained. "
+        f"Readings on the way use {100 * CURVE_SHARE:g} % of the held-out clips, those at the end use all."
+    )
+    panels = [
+        _training_panel(lines[cost], references, y=axis, label=label, title=f"{name} against {label}, {condition}")
+        for cost, label in COSTS.items()
+    ]
+    title = f"{name} while training, {condition}"
+    columns = ["condition", "arm", "seed", "step", "flops", "seconds", metric]
+    rows: list[list[Entry]] = [
+        [condition, arm.name, cell["seed"], *(moment[cost] for cost in COSTS), moment["metrics"].get(metric)]
+        for arm in readings.arms_in(condition)
+        for cell in readings.finished(condition, arm)
+        for moment in cell.get("curve", ())
+    ]
+    subtitle = readings.conditions[condition]
+    return Figure(condition, panels, caption, Sheet(title, columns, rows), subtitle=subtitle)
+
+
+def rollout_panel(readings: Readings, condition: str) -> tuple[list[str], str]:
+    """Position R2 after 1, 2, ... imagined steps and what it shows; nothing where no arm imagines."""
+    names = sorted(
+        (name for name in readings.metrics_in(condition) if re.fullmatch(r"rollout_\d+_r2", name)),
+        key=lambda name: int(name.split("_")[1]),
+    )
+    steps = {int(name.split("_")[1]): name for name in names}
+    found = {
+        arm: {step: value for step, name in steps.items() if (value := readings.estimate(condition, arm, name))}
+        for arm in readings.arms_in(condition)
+    }
+    lines = [_line(arm, values) for arm, values in ((arm, found[arm]) for arm in found) if values]
+    if not lines:
+        return [], ""
+    last = sorted(lines, key=lambda line: -line.points[-1][1])
+    words = (
+        f" After {max(steps)} imagined steps {last[0].arm.name} still reads the position at "
+        f"{number(last[0].points[-1][1])}; lowest is {last[-1].arm.name} at {number(last[-1].points[-1][1])}."
+    )
+    panel = draw_lines(
+        lines,
+        title=f"Position R² after imagined steps, {condition}",
+        description=words.strip(),
+        x=Axis("imagined steps", min(steps) - 0.15, max(steps) + 0.15, tuple((float(k), str(k)) for k in steps)),
+        y=score_axis("position R²", [value for name in names for value in readings.estimates(name)]),
+        heading="position R² after imagined steps",
+    )
+    return [panel], words
+
+
+def persistence_figure(readings: Readings) -> Figure | None:
+    """State R2 against the nuisance's persistence; None where fewer than 3 share a strength."""
+    sweep = persistences(readings.conditions)
+    if len(sweep) < FEWEST_PERSISTENCES:
+        return None
+    name, metric = NAMES[readings.usefulness], readings.usefulness
+    estimates = {
+        arm: {
+            place: value
+            for place, condition in enumerate(sweep.values())
+            if (value := readings.estimate(condition, arm, metric))
+        }
+        for arm in readings.arms
+    }
+    estimates = {arm: values for arm, values in estimates.items() if len(values) > 1}
+    if not estimates:
+        return None
+    lines = [_line(arm, values, as_interval=True) for arm, values in estimates.items()]
+    words = [
+        f"at ρ = {rho:g} {best[0].name} is highest with {best[1].in_words()}"
+        for place, rho in enumerate(sweep)
+        if (best := _best_at(estimates, place))
+    ]
+    caption = (
+        f"Among trained arms, {'; '.join(words)}. ρ = 0: the nuisance is new at every frame; ρ = 1: it stays for the "
+        "clip. Means over seeds with 95 % intervals; the values of ρ stand evenly spaced."
+    )
+    panel = draw_lines(
+        lines,
+        title=f"{name} against the nuisance's persistence",
+        description=caption,
+        x=names_axis("persistence ρ of the nuisance", [f"{rho:g}" for rho in sweep]),
+        y=score_axis(name, [value for values in estimates.values() for value in values.values()]),
+        width=TWO_THIRDS,
+        as_whiskers=True,
+    )
+    rows: list[list[Entry]] = [
+        [
+            rho,
+            arm.name,
+            len(value.by_seed),
+            value.mean,
+            *([value.low, value.high] if value.has_interval else [None] * 2),
+        ]
+        for place, rho in enumerate(sweep)
+        for arm, values in estimates.items()
+        if (value := values.get(place))
+    ]
+    sheet = Sheet(f"{name} against persistence", ["rho", "arm", "num_seeds", "mean", "low", "high"], rows)
+    return Figure(f"{name} against persistence", [panel], caption, sheet)
+
+
+def persistences(conditions: Mapping[str, str]) -> dict[float, str]:
+    """The conditions "rho X" by X, and "fixed" as 1, of the one strength that most of them share."""
+    found = {name: float(match[1]) for name in conditions if (match := re.fullmatch(r"rho ([\d.]+)", name))}
+    if "fixed" in conditions:
+        found["fixed"] = 1.0
+    strengths = {
+        name: match[1] if (match := re.search(r"strength (\d+(?:\.\d+)?)", conditions[name])) else "" for name in found
+    }
+    groups = [{n: rho for n, rho in found.items() if strengths[n] == s} for s in dict.fromkeys(strengths.values())]
+    largest = max(groups, key=len, default={})
+    return {rho: name for name, rho in sorted(largest.items(), key=lambda item: item[1])}
+
+
+def _training_lines(readings: Readings, condition: str, cost: str) -> list[Line]:
+    lines, metric = [], readings.usefulness
+    for arm in readings.arms_in(condition):
+        curves = [cell["curve"] for cell in readings.finished(condition, arm) if cell.get("curve")]
+        moments = [
+            [moment for moment in at_once if metric in moment["metrics"] and moment["step"] > 0]
+            for at_once in zip(*curves, strict=False)
+        ]
+        places = [
+            (_mean([m[cost] for m in seeds]), [m["metrics"][metric] for m in seeds]) for seeds in moments if seeds
+        ]
+        if places:
+            points = [(at, _mean(values)) for at, values in places]
+            lines.append(Line(arm, points, [(at, min(values), max(values)) for at, values in places]))
+    return lines
+
+
+def _training_axis(readings: Readings) -> Axis:
+    """One axis for all conditions, so that they can be compared."""
+    curves = [cell["curve"] for cell in readings.cells if cell["status"] == "done" and cell.get("curve")]
+    scores = [moment["metrics"].get(readings.usefulness) for curve in curves for moment in curve]
+    values = {i: score for i, score in enumerate(scores) if score is not None}
+    return score_axis(NAMES[readings.usefulness], [Estimate(math.nan, math.nan, math.nan, values)])
+
+
+def _training_panel(
+    lines: Sequence[Line], references: Sequence[tuple[Arm, float]], *, y: Axis, label: str, title: str
+) -> str:
+    largest = max((line.points[-1][0] for line in lines), default=1.0)
+    unit = next((unit for unit in PREFIXES if largest >= unit), 1.0) if label == COSTS["flops"] else 1.0
+    shown = f"training compute ({PREFIXES[unit]}FLOP)" if unit > 1 else label
+    scaled = [
+        Line(line.arm, [(x / unit, y) for x, y in line.points], [(x / unit, low, high) for x, low, high in line.around])
+        for line in lines
+    ]
+    return draw_lines(
+        scaled,
+        title=title,
+        description=_progress(lines),
+        x=number_axis(shown, 0.0, largest / unit or 1.0, most=4),
+        y=y,
+        references=references,
+    )
+
+
+def _progress(lines: Sequence[Line]) -> str:
+    trained = sorted((line for line in lines if not line.arm.is_reference), key=lambda line: -line.points[-1][1])
+    if not trained:
+        return "No trained arm has a curve here."
+    first, last = trained[0], trained[-1]
+    half = [line for line in trained if len(line.points) > 1]
+    early = max(half, key=lambda line: line.points[0][1], default=None)
+    text = f"At the end {first.arm.name} is highest with {number(first.points[-1][1])}"
+    text += f" and {last.arm.name} lowest with {number(last.points[-1][1])}" if last is not first else ""
+    if early:
+        text += f"; at the first reading {early.arm.name} led with {number(early.points[0][1])}"
+    return f"{text}."
+
+
+def _references(readings: Readings, condition: str) -> list[tuple[Arm, float]]:
+    """Arms that spend no step: they have no curve, only a level."""
+    found = []
+    for arm in readings.arms_in(condition):
+        steps = [cell["compute"]["steps"] for cell in readings.finished(condition, arm) if "compute" in cell]
+        value = readings.estimate(condition, arm, readings.usefulness)
+        if value and steps and not any(steps):
+            found.append((arm, value.mean))
+    return found
+
+
+def _line(arm: Arm, values: Mapping[int, Estimate], *, as_interval: bool = False) -> Line:
+    around = [
+        (float(at), value.low, value.high)
+        if as_interval and value.has_interval
+        else (float(at), min(value.by_seed.values()), max(value.by_seed.values()))
+        for at, value in values.items()
+    ]
+    return Line(arm, [(float(at), value.mean) for at, value in values.items()], around)
+
+
+def _best_at(estimates: Mapping[Arm, Mapping[int, Estimate]], place: int) -> tuple[Arm, Estimate] | None:
+    found = [(arm, values[place]) for arm, values in estimates.items() if place in values and not arm.is_reference]
+    return max(found, key=lambda pair: pair[1].mean, default=None)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

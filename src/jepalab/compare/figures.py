@@ -1,0 +1,210 @@
+"""The figures about where every arm ended: state against nuisance, each metric, rank, and the declared contrasts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jepalab.compare.drawing import Look
+from jepalab.compare.panels import LOWEST_SCORE, PLANE, THIRD, Point, Row, count_axis, draw_plane, draw_rows, score_axis
+from jepalab.compare.readings import Arm, Estimate, Readings, listed, number
+from jepalab.compare.sheets import Entry, Figure, Sheet
+from jepalab.compare.stats import spearman
+
+NAMES = {
+    "state_r2": "state R²",
+    "nuisance_r2": "nuisance R²",
+    "position_r2": "position R²",
+    "velocity_r2": "velocity R²",
+    "class_linear": "class, linear",
+    "class_knn": "class, kNN",
+    "selectivity": "selectivity",
+    "rankme": "RankMe",
+    "rankme_centred": "RankMe, centred",
+}
+ROW_METRICS = ("position_r2", "velocity_r2", "class_linear", "class_knn", "selectivity")
+ESTIMATE_COLUMNS = ("condition", "arm", "metric", "num_seeds", "mean", "low", "high")
+VERDICTS = {"held": Look("held"), "refuted": Look("refuted", "square"), "not shown": Look("open", "circle", True)}
+MARKS = "Large marks are means over seeds with 95 % intervals, pale dots single seeds."
+
+
+def state_figure(readings: Readings, condition: str) -> Figure:
+    """State R2 against nuisance R2; without a nuisance, state R2 alone."""
+    if "nuisance_r2" in readings.metrics_in(condition):
+        return _state_plane(readings, condition)
+    title = f"{NAMES[readings.usefulness]}, {condition}"
+    words = ranking(readings, condition, readings.usefulness) + readings.silences(condition, readings.usefulness)
+    why = "There is no nuisance to read here." if readings.metrics_in(condition) else "No cell has ended here."
+    caption = f"{why} {words} {MARKS}"
+    panel = metric_panel(readings, condition, readings.usefulness, width=PLANE[0])
+    return _figure(readings, condition, [readings.usefulness], title=title, panels=[panel], caption=caption)
+
+
+def metric_figure(
+    readings: Readings, condition: str, *, more_panels: Sequence[str] = (), words: str = ""
+) -> Figure | None:
+    """Position, velocity, class and selectivity in rows, and beside them what else is given; None without any."""
+    measured = readings.metrics_in(condition)
+    metrics = [metric for metric in ROW_METRICS if metric in measured and metric != readings.usefulness]
+    panels = [*(metric_panel(readings, condition, metric) for metric in metrics), *more_panels]
+    if not panels:
+        return None
+    caption = " ".join(ranking(readings, condition, metric, most=1) for metric in metrics) + words
+    caption += readings.silences(condition, *metrics)
+    rollouts = [metric for metric in measured if metric.startswith("rollout_")]
+    return _figure(
+        readings,
+        condition,
+        [*metrics, *rollouts],
+        title=f"Other read-outs, {condition}",
+        panels=panels,
+        caption=f"{caption} Dashed: floors.",
+    )
+
+
+def rank_figure(readings: Readings, condition: str) -> Figure | None:
+    """State R2 against RankMe, uncentred and centred; None where no rank was measured."""
+    metrics = [metric for metric in ("rankme", "rankme_centred") if metric in readings.metrics_in(condition)]
+    if not metrics:
+        return None
+    panels, words, use = [], [], NAMES[readings.usefulness]
+    for metric in metrics:
+        points = _points(readings, condition, x=metric, y=readings.usefulness)
+        order = _rank_correlation([point for point in points if not point.arm.is_reference])
+        words.append(f"{NAMES[metric]} and {use}: {order}.")
+        panels.append(
+            draw_plane(
+                points,
+                title=f"{use} against {NAMES[metric]}, {condition}",
+                description=words[-1],
+                x=count_axis(NAMES[metric], readings.estimates(metric)),
+                y=score_axis(use, readings.estimates(readings.usefulness)),
+            )
+        )
+    caption = f"How far the rank orders the trained arms by what can be read from them. {' '.join(words)} {MARKS}"
+    title = f"Rank beside usefulness, {condition}"
+    return _figure(readings, condition, [*metrics, readings.usefulness], title=title, panels=panels, caption=caption)
+
+
+def contrast_figure(contrasts: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Every difference between two arms with its interval around zero; None where no such contrast was declared."""
+    pairs = [contrast for contrast in contrasts if contrast["kind"] != "unordered"]
+    if not pairs:
+        return None
+    rows = [Row(each["name"], VERDICTS[each["verdict"]], _difference(each)) for each in pairs]
+    found = [row.value for row in rows if isinstance(row.value, Estimate)]
+    low = min([0.0, *(min(e.mean, e.low) if e.has_interval else e.mean for e in found)])
+    high = max([0.0, *(max(e.mean, e.high) if e.has_interval else e.mean for e in found)])
+    bounds = Estimate(0.0, math.nan, math.nan, {0: low, 1: high})
+    axis = score_axis("difference: first arm minus second", [bounds])
+    counts = [f"{sum(each['verdict'] == verdict for each in pairs)} {verdict}" for verdict in VERDICTS]
+    caption = (
+        f"Differences of seed-matched pairs with 95 % intervals: {listed(counts)}. "
+        "Filled circle: held; filled square: refuted; hollow circle: not shown."
+    )
+    panel = draw_rows(rows, title="Declared contrasts", description=caption, x=axis, width=1104, num_letters=64)
+    columns = ["name", "better", "than", "metric", "condition", "difference", "low", "high", "verdict"]
+    numbers = [[*(each[c] for c in columns[:6]), *each["interval"], each["verdict"]] for each in pairs]
+    return Figure("Differences", [panel], caption, Sheet("contrast differences", columns, numbers))
+
+
+def metric_panel(readings: Readings, condition: str, metric: str, *, width: float = THIRD) -> str:
+    """One metric in rows, an arm each; an arm without a value says why."""
+    arms = readings.arms_in(condition)
+    values = {arm.name: readings.estimate(condition, arm, metric) for arm in arms}
+    rows = [Row(arm.name, arm.look, values[arm.name] or _absence(readings, condition, arm)) for arm in arms]
+    floors = [value.mean for arm in arms if arm.role == "floor" and (value := values[arm.name])]
+    lowest = -1.04 if metric == "selectivity" else LOWEST_SCORE
+    return draw_rows(
+        rows,
+        title=f"{NAMES[metric]}, {condition}",
+        description=ranking(readings, condition, metric),
+        x=score_axis(NAMES[metric], readings.estimates(metric), most=5, lowest=lowest),
+        rules=floors,
+        width=width,
+    )
+
+
+def ranking(readings: Readings, condition: str, metric: str, *, most: int = 3) -> str:
+    """Who is highest and lowest among the arms that compete, and where floors and ceiling lie, as sentences."""
+    found = [
+        (arm, value) for arm in readings.arms_in(condition) if (value := readings.estimate(condition, arm, metric))
+    ]
+    trained = sorted(((a, v) for a, v in found if not a.is_reference), key=lambda pair: -pair[1].mean)
+    if not trained:
+        return f"No trained arm has a {NAMES[metric]}."
+    best = listed([f"{arm.name} {value.in_words()}" for arm, value in trained[:most]])
+    text = f"Highest {NAMES[metric]}: {best}"
+    if len(trained) > most:
+        text += f"; lowest: {trained[-1][0].name} {trained[-1][1].in_words()}"
+    references = [f"{arm.role} {arm.name} {value.in_words()}" for arm, value in found if arm.is_reference]
+    if most > 1 and references:
+        text += f". For scale: {listed(references)}"
+    return f"{text}."
+
+
+def estimate_rows(readings: Readings, condition: str, metrics: Sequence[str]) -> list[list[Entry]]:
+    """For CSV: each metric of each arm, under ESTIMATE_COLUMNS, then one field for each seed."""
+    rows: list[list[Entry]] = []
+    for arm in readings.arms_in(condition):
+        for metric in metrics:
+            value = readings.estimate(condition, arm, metric)
+            if value is None:
+                rows.append([condition, arm.name, metric, 0, None, None, None, *[None] * len(readings.seeds)])
+                continue
+            bounds = [value.low, value.high] if value.has_interval else [None, None]
+            seeds = [value.by_seed.get(seed) for seed in readings.seeds]
+            rows.append([condition, arm.name, metric, len(value.by_seed), value.mean, *bounds, *seeds])
+    return rows
+
+
+def _state_plane(readings: Readings, condition: str) -> Figure:
+    points, use = _points(readings, condition, x="nuisance_r2", y=readings.usefulness), readings.usefulness
+    trained = sorted((p for p in points if not p.arm.is_reference), key=lambda point: point.x.mean)
+    least = f" Least nuisance is kept by {trained[0].arm.name}, {trained[0].x.in_words()}; " if trained else ""
+    most = f"most by {trained[-1].arm.name}, {trained[-1].x.in_words()}." if trained else ""
+    title = f"State against nuisance, {condition}"
+    caption = f"{ranking(readings, condition, use)}{readings.silences(condition, use)}{least}{most} Up and to the left is better. {MARKS}"
+    panel = draw_plane(
+        points,
+        title=title,
+        description=caption,
+        x=score_axis("nuisance R² (less is better)", readings.estimates("nuisance_r2")),
+        y=score_axis(f"{NAMES[use]} (more is better)", readings.estimates(use)),
+    )
+    return _figure(readings, condition, [use, "nuisance_r2"], title=title, panels=[panel], caption=caption)
+
+
+def _figure(
+    readings: Readings, condition: str, metrics: Sequence[str], *, title: str, panels: Sequence[str], caption: str
+) -> Figure:
+    columns = [*ESTIMATE_COLUMNS, *(f"seed {seed}" for seed in readings.seeds)]
+    sheet = Sheet(title, columns, estimate_rows(readings, condition, metrics))
+    return Figure(condition, panels, caption, sheet, subtitle=readings.conditions[condition])
+
+
+def _points(readings: Readings, condition: str, *, x: str, y: str) -> list[Point]:
+    pairs = [
+        (arm, readings.estimate(condition, arm, x), readings.estimate(condition, arm, y))
+        for arm in readings.arms_in(condition)
+    ]
+    return [Point(arm, of_x, of_y) for arm, of_x, of_y in pairs if of_x and of_y]
+
+
+def _rank_correlation(points: Sequence[Point]) -> str:
+    if len(points) < 3:
+        return "too few arms to order"
+    value = spearman([point.x.mean for point in points], [point.y.mean for point in points])
+    return f"rank correlation {number(value)} over {len(points)} trained arms"
+
+
+def _absence(readings: Readings, condition: str, arm: Arm) -> str:
+    return "not measured" if readings.finished(condition, arm) else "failed"
+
+
+def _difference(contrast: Mapping[str, Any]) -> Estimate | str:
+    if contrast["difference"] is None:
+        return contrast["note"] or "not tested"
+    low, high = (math.nan if bound is None else bound for bound in contrast["interval"])
+    return Estimate(contrast["difference"], low, high, {})

@@ -1,0 +1,159 @@
+"""The report of a comparison: one HTML file that needs no network, no script and nothing beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from jepalab.compare import curves, figures, pictures, tables
+from jepalab.compare.drawing import draw_key
+from jepalab.compare.readings import Readings, listed, read_results
+from jepalab.compare.sheets import Figure, Section, slug
+from jepalab.records import write_atomically
+
+DIAGNOSIS = "Rank is a diagnosis, never a score"
+
+
+def write_report(folder: Path) -> Path:
+    """Reads `folder`/results.json, and pictures where there are any, and writes `folder`/report.html.
+
+    What is missing is said: failed cells, seeds that did not run, estimates without an interval.
+
+    Raises:
+        ValueError: results.json is missing or malformed.
+    """
+    results = read_results(folder)
+    readings = Readings(results)
+    verdicts = [contrast["verdict"] for contrast in results["contrasts"] if contrast["is_primary"]]
+    sections = [
+        section for section in _sections(results, readings, folder) if section.text or section.figures or section.tables
+    ]
+    page = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            results=results,
+            readings=readings,
+            untried=[name for name in readings.conditions if not readings.arms_in(name)],
+            keys={arm.name: draw_key(arm.look) for arm in readings.arms},
+            headline=results["answer"].partition(":"),
+            counts=[(tables.SYMBOLS[v], verdicts.count(v), v, slug(v)) for v in ("held", "refuted", "not shown")],
+            equal=what_was_equal(readings),
+            sections=sections,
+            every_number=tables.every_number(readings),
+            origin=_origin(results, readings),
+        )
+    )
+    path = folder / "report.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def what_was_equal(readings: Readings) -> str:
+    """What every trained arm had in common, and what it did not, as the cells recorded it."""
+    computes = [cell["compute"] for cell in readings.cells if "compute" in cell]
+    trained = [compute for compute in computes if compute["steps"]]
+    plural = "s" if len(readings.seeds) > 1 else ""
+    seeds = f"the same {len(readings.seeds)} seed{plural} ({listed([str(seed) for seed in readings.seeds])})"
+    if not trained:
+        return f"Planned for every arm: {seeds}. No training has ended yet."
+    held, unequal = [seeds], []
+    sizes = {compute["parameters"]["encoder"] for compute in trained}
+    for values, noun in (({c["steps"] for c in trained}, "{} steps"), (sizes, "an encoder of {} parameters")):
+        low, high = (f"{end(values):,}" for end in (min, max))
+        if low == high:
+            held.append(noun.format(low))
+        else:
+            unequal.append(noun.format(f"{low} to {high}"))
+    text = f"Held equal for every trained arm: {listed(held)}."
+    return f"{text} Not equal: {listed(unequal)}." if unequal else text
+
+
+def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> list[Section]:
+    conditions = list(readings.conditions)
+    tried = [condition for condition in conditions if readings.arms_in(condition)]
+    sweep = [condition for condition in tried if condition.startswith("rho ")]
+    main = [condition for condition in tried if condition not in sweep]
+
+    def each(draw: Callable[[str], Figure | None], among: Sequence[str] = tried) -> list[Figure]:
+        return [figure for condition in among if (figure := draw(condition))]
+
+    forest, persistence = figures.contrast_figure(results["contrasts"]), curves.persistence_figure(readings)
+    contrasts = tables.contrast_table(results["contrasts"])
+    tuning, failures = tables.tuning_table(results.get("settings", {})), tables.failure_table(readings)
+    return [
+        Section("Failed cells", tables=[failures] if failures else []),
+        Section(
+            "The data",
+            figures=each(lambda condition: pictures.data_figure(folder, condition), conditions),
+            style="pairs",
+        ),
+        Section(
+            "State against nuisance",
+            "How well what matters, and the nuisance in front of it, can be read linearly from frozen embeddings. "
+            "State R²: position and velocity, read together from two consecutive embeddings. An encoder that keeps "
+            "what matters and nothing else lies at the upper left.",
+            figures=each(lambda condition: figures.state_figure(readings, condition)),
+            style="pairs",
+        ),
+        Section(
+            "Other read-outs",
+            "Position from one embedding, velocity from two, the class, selectivity (state read, less nuisance read), "
+            "and the position read from embeddings that were imagined, not seen.",
+            figures=each(lambda condition: _read_outs(readings, condition), main),
+            folded=each(lambda condition: _read_outs(readings, condition), sweep),
+        ),
+        Section(
+            "What it cost",
+            "The same readings while training, against three prices.",
+            figures=each(lambda condition: curves.training_figure(readings, condition), main),
+            folded=each(lambda condition: curves.training_figure(readings, condition), sweep),
+        ),
+        Section("Persistence of the nuisance", figures=[persistence] if persistence else []),
+        Section(
+            "What the predictions look like",
+            figures=each(lambda condition: pictures.prediction_figure(folder, condition, readings.arms), conditions),
+        ),
+        Section(
+            DIAGNOSIS,
+            "RankMe says how many directions an embedding uses, not what they are good for.",
+            figures=each(lambda condition: figures.rank_figure(readings, condition), main),
+            folded=each(lambda condition: figures.rank_figure(readings, condition), sweep),
+        ),
+        Section(
+            "What was declared, and what held",
+            "Each claim was written down with its reason and source before anything was trained.",
+            figures=[forest] if forest else [],
+            tables=[contrasts] if contrasts else [],
+        ),
+        Section("All chief metrics", tables=[tables.metric_table(readings, condition) for condition in tried]),
+        Section("Compute", tables=[tables.compute_table(results["compute"])] if results.get("compute") else []),
+        Section("Tuning", tables=[tuning] if tuning else []),
+    ]
+
+
+def _read_outs(readings: Readings, condition: str) -> Figure | None:
+    panels, words = curves.rollout_panel(readings, condition)
+    return figures.metric_figure(readings, condition, more_panels=panels, words=words)
+
+
+def _origin(results: Mapping[str, Any], readings: Readings) -> list[tuple[str, str]]:
+    """Command, versions, machine and commit, as far as they were recorded."""
+    versions = results.get("versions", {})
+    packages = ", ".join(f"{name} {version}" for name, version in versions.get("packages", {}).items())
+    python = f"Python {versions['python']}" if "python" in versions else ""
+    return [
+        ("Command", results.get("command", "not recorded")),
+        ("Commit", versions.get("commit", "not recorded")),
+        ("Versions", ", ".join(filter(None, [packages, python])) or "not recorded"),
+        ("Machine", versions.get("machine", "not recorded")),
+        ("Seeds", ", ".join(map(str, readings.seeds))),
+    ]
+
+
+def _environment() -> Environment:
+    loader = PackageLoader("jepalab.compare", ".")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -1,0 +1,144 @@
+"""What a person sees while things run: live bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+PLAIN_SECONDS = 10.0
+COLLAPSED_STD = 0.05
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What there is to see after one step of a run.
+
+    seconds  spent in training steps, over all sittings.
+    frames   trained on so far.
+    terms    of the loss, unweighted.
+    meters   of collapse, measured every few steps: see `instruments.geometry.collapse_meters`.
+    """
+
+    step: int
+    steps: int
+    seconds: float
+    frames: int
+    terms: Mapping[str, float]
+    meters: Mapping[str, float]
+
+    def describe(self) -> str:
+        """Rates, terms and meters in one line; a collapsing encoder is called by its name."""
+        per_second = 1 / self.seconds if self.seconds else 0.0
+        parts = [f"{self.step * per_second:.0f} steps/s", f"{self.frames * per_second:,.0f} frames/s"]
+        parts += [f"{name} {value:.3g}" for name, value in self.terms.items()]
+        if self.meters:
+            meters = self.meters
+            parts.append(
+                f"std {meters['std']:.2f} · RankMe {meters['rankme']:.1f} / centred {meters['rankme_centred']:.1f}"
+                f" · cosine {meters['mean_cosine']:.2f}"
+            )
+            if meters["std"] < COLLAPSED_STD:
+                parts.append("COLLAPSING: the embeddings all point one way")
+        return " · ".join(parts)
+
+
+@runtime_checkable
+class Display(Protocol):
+    """Shows many runs while they run; a single run is a grid of one."""
+
+    def start(self, names: Sequence[str]) -> None: ...
+
+    def news(self, name: str, moment: Moment) -> None: ...
+
+    def ended(self, name: str, result: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def make_display() -> Display:
+    """Live bars where standard error is a terminal, otherwise a plain line now and then."""
+    plain = not sys.stderr.isatty() or "NO_COLOR" in os.environ or "CI" in os.environ
+    return PlainDisplay() if plain else LiveDisplay()
+
+
+class LiveDisplay:
+    """A bar for all runs with the time left, and a line for each run in hand."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self.bars = Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self.lines: dict[str, Text] = {}
+        self.live = Live(console=Console(stderr=True), refresh_per_second=4)
+        self.overall: TaskID | None = None
+        self.tasks: dict[str, TaskID] = {}
+
+    def start(self, names: Sequence[str]) -> None:
+        self.single = len(names) == 1
+        self.overall = None if self.single else self.bars.add_task("runs", total=len(names))
+        self.live.start()
+
+    def news(self, name: str, moment: Moment) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(name, total=moment.steps)
+        self.bars.update(self.tasks[name], completed=moment.step)
+        self.lines[name] = Text(f"  {name}: {moment.describe()}", style="dim", overflow="ellipsis", no_wrap=True)
+        self.live.update(Group(self.bars, *self.lines.values()))
+
+    def ended(self, name: str, result: Mapping[str, Any]) -> None:
+        self.lines.pop(name, None)
+        if name in self.tasks and not self.single:
+            self.bars.remove_task(self.tasks.pop(name))
+        if self.overall is not None:
+            self.bars.advance(self.overall)
+        if result.get("status") == "failed":
+            self.live.console.print(f"[red]failed[/red] {name}: {result.get('error', '')}")
+        self.live.update(Group(self.bars, *self.lines.values()))
+
+    def close(self) -> None:
+        self.live.stop()
+
+
+class PlainDisplay:
+    """A line every few seconds, and one for each run that ends."""
+
+    def __init__(self) -> None:
+        self.began = self.spoken = time.monotonic()
+        self.total = self.done = 0
+
+    def start(self, names: Sequence[str]) -> None:
+        self.total = len(names)
+
+    def news(self, name: str, moment: Moment) -> None:
+        if time.monotonic() - self.spoken > PLAIN_SECONDS or (self.total == 1 and moment.step == moment.steps):
+            self.spoken = time.monotonic()
+            self._say(f"{name} step {moment.step}/{moment.steps} · {moment.describe()}")
+
+    def ended(self, name: str, result: Mapping[str, Any]) -> None:
+        self.done += 1
+        elapsed = time.monotonic() - self.began
+        left = elapsed / self.done * (self.total - self.done)
+        error = f" · {result['error']}" if "error" in result else ""
+        self._say(f"[{self.done}/{self.total}] {result.get('status', 'done')} {name}{error} · about {left:.0f} s left")
+
+    def close(self) -> None:
+        return
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,188 @@
+"""The small networks: what they may see, what they refuse, and PixelPCA against scikit-learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from jepalab.backbones.conv import ConvEncoder
+from jepalab.backbones.decoder import PixelDecoder
+from jepalab.backbones.inverse import InverseHead
+from jepalab.backbones.pca import PixelPCA
+from jepalab.backbones.predictor import SequencePredictor
+from jepalab.types import Encoder
+
+
+@pytest.fixture(autouse=True)
+def seeded_weights(generator: torch.Generator) -> None:
+    torch.manual_seed(generator.initial_seed())
+
+
+def fitted_pca(x: Tensor, dim: int) -> PixelPCA:
+    pca = PixelPCA(x[0, 0].numel(), dim=dim)
+    pca.fit(x)
+    return pca
+
+
+def frame_encoder(name: str) -> Encoder:
+    return ConvEncoder(8, dim=5) if name == "conv" else fitted_pca(torch.rand(9, 4, 1, 8, 8), 5)
+
+
+@pytest.mark.parametrize("name", ["conv", "pca"])
+def test_frame_encoders_embed_each_frame_on_its_own(name: str) -> None:
+    encoder, x = frame_encoder(name), torch.rand(3, 4, 1, 8, 8)
+    z = encoder(x)
+    assert z.shape == (3, 4, 5)
+    changed = x.clone()
+    changed[:, 2] += 1
+    others = [0, 1, 3]
+    assert torch.equal(encoder(changed)[:, others], z[:, others])
+    assert not torch.equal(encoder(changed)[:, 2], z[:, 2])
+    assert torch.equal(encoder(x, causal=True), z)
+    torch.testing.assert_close(encoder(x[1:2, 3:]), z[1:2, 3:], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["conv", "pca"])
+def test_keep_picks_frames_in_its_order(name: str) -> None:
+    encoder, x = frame_encoder(name), torch.rand(3, 4, 1, 8, 8)
+    keep = torch.tensor([[3, 0], [1, 1], [2, 3]])
+    wanted = torch.stack([z[rows] for z, rows in zip(encoder(x), keep, strict=True)])
+    torch.testing.assert_close(encoder(x, keep), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["conv", "pca"])
+def test_frame_encoders_answer_in_float32_under_autocast(name: str) -> None:
+    encoder = frame_encoder(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert encoder(torch.rand(3, 4, 1, 8, 8)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 8, 12), (2, 3, 2, 8, 8), (2, 3, 1, 12, 12)])
+def test_conv_encoder_names_the_shape_it_wants(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\[b t 1 8 8\]"):
+        ConvEncoder(8, dim=4)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("size", "channels"), [(4, 1), (12, 3), (28, 1)])
+def test_conv_encoder_takes_any_multiple_of_four(size: int, channels: int) -> None:
+    encoder = ConvEncoder(size, channels=channels, dim=6, widths=(2, 3, 4))
+    assert encoder(torch.rand(2, 3, channels, size, size)).shape == (2, 3, 6)
+    with pytest.raises(ValueError, match="multiple of 4"):
+        ConvEncoder(size + 2)
+
+
+def test_conv_encoder_normalises_inside() -> None:
+    encoder, plain = ConvEncoder(8, dim=4, mean=0.25, std=2.0), ConvEncoder(8, dim=4)
+    plain.load_state_dict(encoder.state_dict() | {"mean": torch.tensor(0.0), "std": torch.tensor(1.0)})
+    x = torch.rand(2, 3, 1, 8, 8)
+    assert torch.equal(encoder(x), plain((x - 0.25) / 2))
+    assert not torch.equal(encoder(x), plain(x))
+
+
+def test_conv_encoder_is_three_strided_convolutions_and_a_linear_map() -> None:
+    """The same function with plain memory layout, one layer after the other."""
+    encoder, x = ConvEncoder(12, dim=4, widths=(2, 3, 5)), torch.rand(2, 3, 1, 12, 12)
+    h = x.flatten(0, 1)
+    for name in ("convolutions.0", "convolutions.1", "convolutions.2"):
+        layer = encoder.get_submodule(name)
+        weight, bias = layer.get_parameter("weight").contiguous(), layer.get_parameter("bias")
+        h = torch.nn.functional.conv2d(h, weight, bias, stride=2, padding=1).clamp_min(0)
+    assert h.shape[1:] == (5, 2, 2)
+    z = h.reshape(6, -1) @ encoder.project.weight.T + encoder.project.bias
+    torch.testing.assert_close(encoder(x).flatten(0, 1), z, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_actions", [0, 2])
+def test_predictor_never_looks_ahead(num_actions: int) -> None:
+    predictor, z = SequencePredictor(4, num_actions=num_actions, width=8), torch.randn(3, 6, 4)
+    action = torch.randn(3, 6, num_actions) if num_actions else None
+    before = predictor(z, action)
+    later_z = z.clone()
+    later_z[:, 3] += 1
+    after = predictor(later_z, action)
+    assert torch.equal(after[:, :3], before[:, :3])
+    assert (after[:, 3:] != before[:, 3:]).any(-1).all()
+    if action is not None:
+        later_action = action.clone()
+        later_action[:, 4] += 1
+        after = predictor(z, later_action)
+        assert torch.equal(after[:, :4], before[:, :4])
+        assert (after[:, 4:] != before[:, 4:]).any(-1).all()
+
+
+@pytest.mark.parametrize("num_actions", [0, 2])
+def test_rollout_feeds_each_prediction_back(num_actions: int) -> None:
+    predictor = SequencePredictor(4, num_actions=num_actions, width=8)
+    start, action = torch.randn(3, 4), torch.randn(3, 5, num_actions)
+    path = start[:, None]
+    for i in range(5):
+        spoken = predictor(path, action[:, : i + 1] if num_actions else None)
+        path = torch.cat([path, spoken[:, -1:]], 1)
+    torch.testing.assert_close(predictor.rollout(start, action), path[:, 1:], rtol=0, atol=1e-5)
+
+
+def test_predictor_answers_the_present_plus_a_change() -> None:
+    predictor, z = SequencePredictor(4, width=8), torch.randn(2, 3, 4)
+    with torch.no_grad():
+        for parameter in predictor.answer.parameters():
+            parameter.zero_()
+    assert torch.equal(predictor(z), z)
+    assert torch.equal(predictor.rollout(z[:, 0], torch.zeros(2, 2, 0)), z[:, :1].expand(-1, 2, -1))
+
+
+@pytest.mark.parametrize(("built", "given"), [(2, 0), (2, 3), (0, 2)])
+def test_predictor_refuses_other_actions_than_it_was_built_for(built: int, given: int) -> None:
+    predictor = SequencePredictor(4, num_actions=built, width=8)
+    with pytest.raises(ValueError, match=f"{built} action values a step, got {given}"):
+        predictor(torch.zeros(2, 3, 4), torch.zeros(2, 3, given) if given else None)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (12, 3)])
+def test_decoder_draws_one_frame_for_each_embedding(size: int, channels: int) -> None:
+    decoder, z = PixelDecoder(5, size=size, channels=channels, width=2), torch.randn(2, 3, 5)
+    x = decoder(z)
+    assert x.shape == (2, 3, channels, size, size)
+    changed = z.clone()
+    changed[1, 2] += 1
+    same = (decoder(changed) == x).flatten(2).all(-1)
+    assert same.tolist() == [[True] * 3, [True, True, False]]
+    x[0, 0].sum().backward()
+    assert all(p.grad is not None for p in decoder.parameters())
+
+
+@pytest.mark.parametrize("size", [6, 27])
+def test_decoder_refuses_sizes_it_cannot_draw(size: int) -> None:
+    with pytest.raises(ValueError, match=f"multiple of 4, got {size}"):
+        PixelDecoder(5, size=size)
+
+
+def test_pixel_pca_is_scikit_learn_s_up_to_sign() -> None:
+    x = torch.randn(10, 4, 1, 4, 4) @ torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.5])) + 3
+    pca, reference = fitted_pca(x, 5), PCA(5, svd_solver="full").fit(x.flatten(0, 1).flatten(1).double().numpy())
+    new = torch.randn(6, 2, 1, 4, 4)
+    wanted = torch.from_numpy(reference.transform(new.flatten(0, 1).flatten(1).double().numpy())).float()
+    z = pca(new).flatten(0, 1)
+    signs = (z * wanted).sum(0).sign()
+    torch.testing.assert_close(z * signs, wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(pca.components.T @ pca.components, torch.eye(5), rtol=0, atol=1e-5)
+
+
+def test_pixel_pca_says_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="at most 16 components, got dim=17"):
+        PixelPCA(16, dim=17)
+    with pytest.raises(ValueError, match="more than 4 frames, got 4"):
+        PixelPCA(16, dim=4).fit(torch.rand(2, 2, 1, 4, 4))
+
+
+def test_inverse_head_reads_each_two_neighbours() -> None:
+    head, z = InverseHead(4, num_actions=2, width=8), torch.randn(3, 5, 4)
+    action = head(z)
+    assert action.shape == (3, 4, 2)
+    changed = z.clone()
+    changed[:, 2] += 1
+    touched = (head(changed) != action).flatten(2).any(-1)
+    assert touched.tolist() == [[False, True, True, False]] * 3
+    with torch.no_grad():
+        assert not torch.equal(head(z.flip(1)).flip(1), action), "the order of the two must matter"
