@@ -45,6 +45,9 @@ def _guarded(run: Callable[[list[str]], int], words: list[str]) -> int:
     except InterruptedRunError as stop:
         print(stop, file=sys.stderr)
         return stop.exit_code
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
     except (ValueError, DivergedError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -82,13 +85,15 @@ def train(words: list[str]) -> int:
 
     from jepalab.compare.cells import measure
     from jepalab.fit import fit
+    from jepalab.flags import call_with_flags, flatten
     from jepalab.instruments.diagnosis import geometry
     from jepalab.instruments.state import rollout, state
     from jepalab.progress import make_display
     from jepalab.records import RunFolder, write_json
 
-    place, run = _call_with_place(recipes[name], Place, f"jepalab train {name}", words[1:])
+    place, settings, run = call_with_flags(recipes[name], Place, program=f"jepalab train {name}", words=words[1:])
     folder = place.out or Path("runs") / f"{name}-seed-{run.seed}"
+    RunFolder(folder).claim(recipe=name, **flatten(settings))
     display = make_display()
     display.start([name])
     try:
@@ -144,9 +149,11 @@ def compare(words: list[str]) -> int:
 
     from jepalab.compare import grid
     from jepalab.compare.report import write_report
+    from jepalab.flags import call_with_flags
     from jepalab.progress import make_display
 
-    place, plan = _call_with_place(experiments[name], ComparePlace, f"jepalab compare {name}", words[1:])
+    program = f"jepalab compare {name}"
+    place, _, plan = call_with_flags(experiments[name], ComparePlace, program=program, words=words[1:])
     display = make_display()
     folder = place.out or Path("runs") / plan.name
     try:
@@ -154,14 +161,14 @@ def compare(words: list[str]) -> int:
     finally:
         display.close()
         if (folder / "results.json").exists():
-            report = write_report(folder)
+            write_report(folder)
             if place.publish:
                 grid.publish(folder, place.publish)
     if place.json:
         print(json.dumps(comparison.results))
     else:
         _print_comparison(comparison)
-        print(f"\nreport: {report.resolve()}")
+        print(f"\nreport: {(folder / 'report.html').resolve()}")
     return 0 if all(cell["status"] == "done" for cell in comparison.results["cells"]) else 1
 
 
@@ -228,8 +235,8 @@ def show_list(words: list[str]) -> int:
     from jepalab.catalogue import catalogue
 
     if unknown := [word for word in words if word != "--json"]:
-        print(f"jepalab list takes --json and nothing else, got {' '.join(unknown)}", file=sys.stderr)
-        return 2
+        print("usage: jepalab list [--json]")
+        return 0 if unknown[0] in ("-h", "--help") else 2
     found = catalogue()
     if "--json" in words:
         print(json.dumps(found, indent=2))
@@ -258,42 +265,16 @@ def _help() -> str:
     )
 
 
-def _call_with_place(recipe: Callable[..., Any], place: type, program: str, words: list[str]) -> tuple[Any, Any]:
-    """Calls the recipe with flags made from its keyword arguments, beside those that say where to put the result."""
-    import inspect
-
-    import tyro
-
-    signature = inspect.signature(recipe, eval_str=True)
-    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
-    own = [p.replace(default=p.annotation()) if p.default is p.empty else p for p in own]
-    where = inspect.Parameter("place", inspect.Parameter.KEYWORD_ONLY, annotation=place, default=place())
-
-    def called(*, place: Any, **settings: Any) -> tuple[Any, Any]:
-        return place, recipe(**settings)
-
-    called.__signature__ = signature.replace(parameters=[*own, where])  # pyrefly: ignore[missing-attribute]
-    called.__annotations__ = {p.name: p.annotation for p in (*own, where)}
-    called.__doc__ = recipe.__doc__
-    return tyro.cli(called, prog=program, args=words, config=_flat())
-
-
-def _flat() -> tuple[Any, ...]:
-    import tyro
-
-    return (tyro.conf.OmitArgPrefixes, tyro.conf.ConsolidateSubcommandArgs)
-
-
 def _print_comparison(comparison: Comparison) -> None:
     from rich.console import Console
 
     from jepalab.compare.summary import contrasts_table, scores_table
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 116)
     for condition in comparison.results["conditions"]:
         console.print(scores_table(comparison.results, condition))
     console.print(contrasts_table(comparison.results))
-    console.print(comparison.results["answer"])
+    console.print(comparison.results["answer"], highlight=False)
 
 
 def _known(word: str, names: Any, kind: str) -> str | None:

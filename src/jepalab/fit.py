@@ -15,13 +15,12 @@ import torch
 from jepalab import dist
 from jepalab.instruments.geometry import collapse_meters
 from jepalab.progress import Moment
-from jepalab.records import RunFolder, describe_machine
+from jepalab.records import Checkpoint, RunFolder, describe_machine
 from jepalab.run import Run
 from jepalab.types import Batch, Loss, Objective
 
 BEAT_SECONDS = 5.0
 METERS_EVERY = 25
-
 
 Watch = Callable[[Moment], None]
 Evaluate = Callable[[Objective], dict[str, float]]
@@ -55,19 +54,21 @@ def fit(
                  bit-identical on the CPU to one that never stopped. None records nothing.
     evaluate     measures the objective after the steps in `evaluate_at`, outside the clock.
     save_every   steps between checkpoints; 0 saves at the end alone.
-    Raises DivergedError with the step, the term and the last checkpoint when the loss stops being finite.
+    Raises DivergedError with the step, the term and the last checkpoint when the loss or its gradient stops being
+    finite, and ValueError when the folder holds a checkpoint of another run.
     """
     records = RunFolder(folder) if folder is not None and dist.rank() == 0 else None
     engine = dist.Engine(device=device, precision=run.precision)
-    with engine, _interruption() as interrupted, dist.seeded(run.seed):
+    with engine, stop_signals() as interrupted, dist.seeded(run.seed):
         objective = run.objective.train()
-        _prepare(run, records)
+        last = RunFolder(folder).latest() if folder else None
+        _prepare(run, records, last)
         model = engine.distribute(objective)
         optimizer = run.make_optimizer() if run.steps else None
-        step, seconds, meters, last_beat = 0, 0.0, {}, 0.0
-        if optimizer and folder and RunFolder(folder).latest():
+        step, seconds, meters, last_beat, stop = 0, 0.0, {}, 0.0, False
+        if folder and last:
             step, seconds = RunFolder(folder).load(objective, optimizer)
-        while step < run.steps:
+        while step < run.steps and not stop:
             assert optimizer is not None
             began = time.perf_counter()
             batch = run.stream.batch(step).map(engine.share)
@@ -75,10 +76,10 @@ def fit(
                 group["lr"] = run.lr_at(step)
             with engine.autocast():
                 loss: Loss = model(batch)
-            if not loss.total.isfinite():
-                raise DivergedError(_explain_divergence(loss, step, records))
             loss.total.backward()
-            torch.nn.utils.clip_grad_norm_(objective.parameters(), run.clip, foreach=True)
+            norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), run.clip, foreach=True)
+            if not (loss.total.isfinite() and norm.isfinite()):
+                raise DivergedError(_explain_divergence(loss, step, records))
             optimizer.step()
             optimizer.zero_grad()
             step += 1
@@ -97,30 +98,33 @@ def fit(
                     records.log({"step": step, "seconds": round(seconds, 3), "loss": terms})
             if evaluate and step in evaluate_at:
                 scores = evaluate(objective)
+                objective.to(engine.device)  # instruments compute on the CPU
                 if records:
                     records.log({"step": step, "seconds": round(seconds, 3), "scores": scores})
             if records and time.time() - last_beat > BEAT_SECONDS:
                 records.beat(step)
                 last_beat = time.time()
-            ended = step == run.steps
-            if records and (ended or interrupted or (save_every and step % save_every == 0)):
+            stop = bool(interrupted)  # asked once: a signal that comes later waits for the next step to be saved
+            if records and (stop or step == run.steps or (save_every and step % save_every == 0)):
                 records.save(objective, optimizer, step=step, seconds=seconds)
-            if interrupted and not ended:
-                kept = "saved; run the same command to go on" if records else "not recorded"
-                raise InterruptedRunError(interrupted[0], f"at step {step}, {kept}")
+        if records and run.steps == 0 and not last:
+            records.save(objective, None, step=0, seconds=0.0)
+        if interrupted:
+            kept = "saved; run the same command to go on" if records else "not recorded"
+            raise InterruptedRunError(interrupted[0], f"at step {step}, {kept}")
         # DDP must be gone before its process group is, or gloo's threads outlive it (dist.close_process_group).
         del model, optimizer
     objective.eval()
     return seconds
 
 
-def _prepare(run: Run, records: RunFolder | None) -> None:
+def _prepare(run: Run, records: RunFolder | None, last: Checkpoint | None) -> None:
     """Describes the run and prepares a fresh one; one with a checkpoint reads what was prepared from there."""
-    last = records.latest() if records else None
     if records:
+        settings = ("seed", "steps", "lr", "weight_decay", "warmup", "clip", "precision")
+        records.claim(objective=type(run.objective).__name__, **{name: getattr(run, name) for name in settings})
+        records.describe(status="running", **describe_machine())
         records.rewind(last.step if last else 0)
-        facts = {"objective": type(run.objective).__name__, "seed": run.seed, "steps": run.steps}
-        records.describe(status="running", **facts, **describe_machine())
     if run.prepare and not last:
         flops = run.prepare()
         if records:
@@ -129,11 +133,15 @@ def _prepare(run: Run, records: RunFolder | None) -> None:
 
 @torch.no_grad()
 def _measure(objective: Objective, batch: Batch) -> dict[str, float]:
-    return collapse_meters(objective.encoder(batch.x).flatten(0, 1).float().cpu())
+    encoder = objective.encoder.eval()  # to watch a run must not change it: no dropout drawn, no statistics moved
+    meters = collapse_meters(encoder(batch.x).flatten(0, 1).float().cpu())
+    encoder.train()
+    return meters
 
 
 def _explain_divergence(loss: Loss, step: int, records: RunFolder | None) -> str:
-    broken = [name for name, value in loss.terms.items() if not value.isfinite()] or ["the weighted sum"]
+    broken = [name for name, value in loss.terms.items() if not value.isfinite()]
+    broken = broken or ["the weighted sum" if not loss.total.isfinite() else "its gradient"]
     last = records.latest() if records else None
     kept = f"Last good checkpoint: {last.path}." if last else "There is no checkpoint yet."
     advice = "Lower the learning rate, or check the data for NaN."
@@ -141,7 +149,7 @@ def _explain_divergence(loss: Loss, step: int, records: RunFolder | None) -> str
 
 
 @contextmanager
-def _interruption() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """Collects SIGTERM and SIGINT instead of dying of them, so that the step in hand ends and is saved."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,20 @@ class RunFolder:
         """Adds facts to run.json."""
         write_json(self.path / "run.json", self.description() | facts)
 
+    def claim(self, **settings: Any) -> None:
+        """Adds to run.json under which settings the run is trained.
+
+        Raises ValueError where a checkpoint lies that was trained under others: it would be passed off as this run's.
+        """
+        known = self.description()
+        others = [f"{k} {known[k]} (now {v})" for k, v in settings.items() if k in known and known[k] != v]
+        if others and self.latest():
+            raise ValueError(
+                f"{self.path} holds a run of other settings: {', '.join(others)}. "
+                "Choose another folder, or delete this one to start anew."
+            )
+        self.describe(**settings)
+
     def description(self) -> dict[str, Any]:
         """run.json, or nothing where there is none yet."""
         file = self.path / "run.json"
@@ -98,15 +113,16 @@ class RunFolder:
         if self.metrics.exists():
             write_atomically(self.metrics, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
-    def save(self, objective: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, seconds: float) -> None:
+    def save(self, objective: nn.Module, optimizer: torch.optim.Optimizer | None, *, step: int, seconds: float) -> None:
         """A checkpoint of this step. On a full disk the previous one stays whole and the error says where it is."""
         partial, final = self.checkpoints / f".partial-{os.getpid()}", self.checkpoints / f"step-{step:06d}"
         if final.exists():
             return
-        optimizer_bytes = io.BytesIO()
-        torch.save({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}, optimizer_bytes)
+        optimizer_bytes, moments = io.BytesIO(), optimizer.state_dict() if optimizer else {}
+        torch.save({"optimizer": moments, "rng": torch.get_rng_state()}, optimizer_bytes)
+        for left_by_a_kill in self.checkpoints.glob(".partial-*"):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
         try:
-            shutil.rmtree(partial, ignore_errors=True)
             write_atomically(partial / "model.safetensors", safetensors.torch.save(_detached(objective.state_dict())))
             write_atomically(partial / "optimizer.pt", optimizer_bytes.getvalue())
             write_json(partial / "state.json", {"step": step, "seconds": seconds})
@@ -126,7 +142,8 @@ class RunFolder:
 
     def complete(self) -> list[Checkpoint]:
         """The complete checkpoints, oldest first."""
-        return [Checkpoint(path, int(path.name[5:])) for path in sorted(self.checkpoints.glob("step-*"))]
+        found = [Checkpoint(path, int(path.name[5:])) for path in self.checkpoints.glob("step-*")]
+        return sorted(found, key=lambda checkpoint: checkpoint.step)
 
     def latest(self) -> Checkpoint | None:
         found = self.complete()
@@ -158,7 +175,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_processor()}",
         "commit": _commit(),
-        "command": " ".join(["jepalab", *sys.argv[1:]]),
+        "command": shlex.join(["jepalab", *sys.argv[1:]]),
     }
 
 

@@ -30,7 +30,7 @@ CURVE_SHARE = 0.25
 class Budget:
     """What every arm may spend: optimizer steps, clips seen, training FLOPs, or seconds of training on this machine."""
 
-    amount: float
+    amount: float | int
     unit: Unit = "steps"
 
     def steps(self, run: Run) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jepalab.compare.cells import CURVE_SHARE
 from jepalab.compare.drawing import Axis, names_axis, number_axis
@@ -16,6 +16,7 @@ from jepalab.compare.sheets import Entry, Figure, Sheet
 COSTS = {"step": "optimizer steps", "flops": "training FLOPs", "seconds": "seconds of training"}
 PREFIXES = {1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
 FEWEST_PERSISTENCES = 3
+Around = Callable[[Estimate], tuple[float, float] | None]
 
 
 def training_figure(readings: Readings, condition: str) -> Figure | None:
@@ -57,7 +58,7 @@ def rollout_panel(readings: Readings, condition: str) -> tuple[list[str], str]:
         arm: {step: value for step, name in steps.items() if (value := readings.estimate(condition, arm, name))}
         for arm in readings.arms_in(condition)
     }
-    lines = [_line(arm, values) for arm, values in ((arm, found[arm]) for arm in found) if values]
+    lines = [_line(arm, values, around=_extent) for arm, values in found.items() if values]
     if not lines:
         return [], ""
     last = sorted(lines, key=lambda line: -line.points[-1][1])
@@ -93,7 +94,7 @@ def persistence_figure(readings: Readings) -> Figure | None:
     estimates = {arm: values for arm, values in estimates.items() if len(values) > 1}
     if not estimates:
         return None
-    lines = [_line(arm, values, as_interval=True) for arm, values in estimates.items()]
+    lines = [_line(arm, values, around=_interval) for arm, values in estimates.items()]
     words = [
         f"at ρ = {rho:g} {best[0].name} is highest with {best[1].in_words()}"
         for place, rho in enumerate(sweep)
@@ -211,14 +212,17 @@ def _references(readings: Readings, condition: str) -> list[tuple[Arm, float]]:
     return found
 
 
-def _line(arm: Arm, values: Mapping[int, Estimate], *, as_interval: bool = False) -> Line:
-    around = [
-        (float(at), value.low, value.high)
-        if as_interval and value.has_interval
-        else (float(at), min(value.by_seed.values()), max(value.by_seed.values()))
-        for at, value in values.items()
-    ]
-    return Line(arm, [(float(at), value.mean) for at, value in values.items()], around)
+def _line(arm: Arm, values: Mapping[int, Estimate], *, around: Around) -> Line:
+    points = [(float(at), value.mean) for at, value in values.items()]
+    return Line(arm, points, [(float(at), *ends) for at, value in values.items() if (ends := around(value))])
+
+
+def _interval(value: Estimate) -> tuple[float, float] | None:
+    return (value.low, value.high) if value.has_interval else None
+
+
+def _extent(value: Estimate) -> tuple[float, float]:
+    return min(value.by_seed.values()), max(value.by_seed.values())
 
 
 def _best_at(estimates: Mapping[Arm, Mapping[int, Estimate]], place: int) -> tuple[Arm, Estimate] | None:
@@ -226,5 +230,5 @@ def _best_at(estimates: Mapping[Arm, Mapping[int, Estimate]], place: int) -> tup
     return max(found, key=lambda pair: pair[1].mean, default=None)
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float | int]) -> float:
     return sum(values) / len(values)

@@ -13,9 +13,10 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 SMALL, LETTER = 11, 0.61  # font size, and the width of a wide sans-serif's average letter as a share of it
-LINE = 15  # from one line of labels to the next
-POINT = tuple[float, float]
-OUTLINES: dict[str, tuple[POINT, ...]] = {
+LINE = 15.0  # from one line of labels to the next
+Length = float | int
+Point = tuple[Length, Length]
+OUTLINES: dict[str, tuple[Point, ...]] = {
     "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
     "triangle": ((0, -1.2), (1.15, 0.85), (-1.15, 0.85)),
     "wedge": ((0, 1.2), (1.15, -0.85), (-1.15, -0.85)),
@@ -41,15 +42,15 @@ class Axis:
     """What a direction means: from `low` to `high`, with labelled ticks."""
 
     label: str
-    low: float
-    high: float
-    ticks: tuple[tuple[float, str], ...]
+    low: Length
+    high: Length
+    ticks: tuple[tuple[Length, str], ...]
     has_zero: bool = True
 
-    def contains(self, value: float) -> bool:
+    def contains(self, value: Length) -> bool:
         return self.low <= value <= self.high
 
-    def share(self, value: float) -> float:
+    def share(self, value: Length) -> float:
         """Where a value lies between the ends, in [0, 1]; one beyond an end lies at that end."""
         return (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
 
@@ -58,13 +59,13 @@ class Axis:
 class Margins:
     """Room around the plotting area."""
 
-    left: float = 46
-    right: float = 14
-    top: float = 10
-    bottom: float = 40
+    left: Length = 46
+    right: Length = 14
+    top: Length = 10
+    bottom: Length = 40
 
 
-def text_width(text: str, size: float = SMALL) -> float:
+def text_width(text: str, size: Length = SMALL) -> float:
     """An upper estimate of how wide a text is set."""
     return len(text) * size * LETTER
 
@@ -74,14 +75,14 @@ def shorten(text: str, num_letters: int = 16) -> str:
     return text if len(text) <= num_letters else text[: num_letters - 1] + "…"
 
 
-def steps_between(low: float, high: float, *, most: int = 6) -> list[float]:
+def steps_between(low: Length, high: Length, *, most: int = 6) -> list[float]:
     """At most `most` + 1 round numbers between low and high, a step of 1, 2 or 5 times a power of ten apart."""
-    power = 10 ** math.floor(math.log10((high - low) / most))
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(s * power for s in (1, 2, 5, 10) if (high - low) / (s * power) <= most)
     return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def number_axis(label: str, low: float, high: float, *, most: int = 6) -> Axis:
+def number_axis(label: str, low: Length, high: Length, *, most: int = 6) -> Axis:
     """An axis with round ticks; where all values are equal it opens a little around them."""
     if not low < high:
         low, high = low - 0.5, high + 0.5
@@ -109,14 +110,14 @@ class Chart:
         *,
         x: Axis,
         y: Axis,
-        size: tuple[float, float],
+        size: tuple[Length, Length],
         margins: Margins,
         heading: str = "",
         names_down: bool = False,
     ) -> None:
         self.x, self.y, self.size, self.margins = x, y, size, margins
-        self.left, self.right = margins.left, size[0] - margins.right
-        self.top, self.bottom = margins.top, size[1] - margins.bottom
+        self.left, self.right = float(margins.left), float(size[0] - margins.right)
+        self.top, self.bottom = float(margins.top), float(size[1] - margins.bottom)
         self._down = names_down
         width, height = (f"{length:g}" for length in size)
         box = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
@@ -127,24 +128,24 @@ class Chart:
         if heading:
             self.text(heading, (self.left, self.top - 12), "heading")
 
-    def at_x(self, value: float) -> float:
+    def at_x(self, value: Length) -> float:
         return self.left + self.x.share(value) * (self.right - self.left)
 
-    def at_y(self, value: float) -> float:
+    def at_y(self, value: Length) -> float:
         share = self.y.share(value) if self._down else 1 - self.y.share(value)
         return self.top + share * (self.bottom - self.top)
 
-    def line(self, points: Sequence[POINT], look: Look) -> None:
+    def line(self, points: Sequence[Point], look: Look) -> None:
         """A line through data points; a hollow look is dashed."""
         style = "line dashed" if look.is_hollow else "line"
         self._add("polyline", f"{style} {look.colour}", points=_joined([self._place(point) for point in points]))
 
-    def band(self, points: Sequence[tuple[float, float, float]], look: Look) -> None:
+    def band(self, points: Sequence[tuple[Length, Length, Length]], look: Look) -> None:
         """The area between low and high, for each (x, low, high)."""
         around = [(x, high) for x, _, high in points] + [(x, low) for x, low, _ in reversed(points)]
         self._add("polygon", f"band {look.colour}", points=_joined([self._place(point) for point in around]))
 
-    def whisker_x(self, y: float, low: float, high: float, look: Look) -> None:
+    def whisker_x(self, y: Length, low: Length, high: Length, look: Look) -> None:
         """An interval along x. An end beyond the axis gets no cap: it goes on."""
         start, end = self._place((low, y)), self._place((high, y))
         self._segment(start, end, f"whisker {look.colour}")
@@ -152,7 +153,7 @@ class Chart:
             if self.x.contains(value):
                 self._segment((px, py - 3), (px, py + 3), f"whisker {look.colour}")
 
-    def whisker_y(self, x: float, low: float, high: float, look: Look) -> None:
+    def whisker_y(self, x: Length, low: Length, high: Length, look: Look) -> None:
         """An interval along y, as `whisker_x`."""
         start, end = self._place((x, low)), self._place((x, high))
         self._segment(start, end, f"whisker {look.colour}")
@@ -160,15 +161,15 @@ class Chart:
             if self.y.contains(value):
                 self._segment((px - 3, py), (px + 3, py), f"whisker {look.colour}")
 
-    def rule_x(self, value: float, style: str) -> None:
+    def rule_x(self, value: Length, style: str) -> None:
         """A line across the whole area at one x."""
         self._segment((self.at_x(value), self.top), (self.at_x(value), self.bottom), style)
 
-    def rule_y(self, value: float, style: str) -> None:
+    def rule_y(self, value: Length, style: str) -> None:
         """A line across the whole area at one y."""
         self._segment((self.left, self.at_y(value)), (self.right, self.at_y(value)), style)
 
-    def dot(self, point: POINT, look: Look, *, title: str = "", radius: float = 5, is_faint: bool = False) -> None:
+    def dot(self, point: Point, look: Look, *, title: str = "", radius: Length = 5, is_faint: bool = False) -> None:
         """A marker with an optional tooltip. One beyond the axes lies at the edge, as an arrow that points there."""
         if not self.y.contains(point[1]):
             look = replace(look, shape="down" if (point[1] < self.y.low) != self._down else "up")
@@ -177,11 +178,11 @@ class Chart:
         style = "seed" if is_faint else "mark"
         draw_marker(self.root, look, at=self._place(point), radius=radius, title=title, style=style)
 
-    def text(self, text: str, at: POINT, style: str, *, anchor: str = "start") -> None:
+    def text(self, text: str, at: Point, style: str, *, anchor: str = "start") -> None:
         """A text at pixels of the picture: its left end, middle or right end on the baseline."""
         self._add("text", style, x=f"{at[0]:.1f}", y=f"{at[1]:.1f}", **{"text-anchor": anchor}).text = text
 
-    def leader(self, points: Sequence[POINT], look: Look) -> None:
+    def leader(self, points: Sequence[Point], look: Look) -> None:
         """A thin line in pixels of the picture, from a mark to its label."""
         self._add("polyline", f"leader {look.colour}", points=_joined(points))
 
@@ -206,10 +207,10 @@ class Chart:
             turned.set("text-anchor", "middle")
             turned.text = self.y.label
 
-    def _place(self, point: POINT) -> POINT:
+    def _place(self, point: Point) -> Point:
         return self.at_x(point[0]), self.at_y(point[1])
 
-    def _segment(self, start: POINT, end: POINT, style: str) -> None:
+    def _segment(self, start: Point, end: Point, style: str) -> None:
         (x1, y1), (x2, y2) = start, end
         self._add("line", style, x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}")
 
@@ -218,7 +219,7 @@ class Chart:
 
 
 def draw_marker(
-    parent: Element, look: Look, *, at: POINT, radius: float = 5, title: str = "", style: str = "mark"
+    parent: Element, look: Look, *, at: Point, radius: Length = 5, title: str = "", style: str = "mark"
 ) -> None:
     """One marker of this look, in pixels of the picture."""
     style = f"{style} {look.colour} hollow" if look.is_hollow else f"{style} {look.colour}"
@@ -239,5 +240,5 @@ def draw_key(look: Look) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _joined(points: Sequence[POINT]) -> str:
+def _joined(points: Sequence[Point]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jepalab.compare.drawing import Look
-from jepalab.compare.panels import LOWEST_SCORE, PLANE, THIRD, Point, Row, count_axis, draw_plane, draw_rows, score_axis
+from jepalab.compare.drawing import Length, Look
+from jepalab.compare.panels import LOWEST_SCORE, PLANE, THIRD, Row, Spot, count_axis, draw_plane, draw_rows, score_axis
 from jepalab.compare.readings import Arm, Estimate, Readings, listed, number
 from jepalab.compare.sheets import Entry, Figure, Sheet
-from jepalab.compare.stats import spearman
+from jepalab.compare.stats import NO_INTERVAL, spearman
 
 NAMES = {
     "state_r2": "state R²",
@@ -26,7 +26,6 @@ NAMES = {
 ROW_METRICS = ("position_r2", "velocity_r2", "class_linear", "class_knn", "selectivity")
 ESTIMATE_COLUMNS = ("condition", "arm", "metric", "num_seeds", "mean", "low", "high")
 VERDICTS = {"held": Look("held"), "refuted": Look("refuted", "square"), "not shown": Look("open", "circle", True)}
-MARKS = "Large marks are means over seeds with 95 % intervals, pale dots single seeds."
 
 
 def state_figure(readings: Readings, condition: str) -> Figure:
@@ -36,7 +35,7 @@ def state_figure(readings: Readings, condition: str) -> Figure:
     title = f"{NAMES[readings.usefulness]}, {condition}"
     words = ranking(readings, condition, readings.usefulness) + readings.silences(condition, readings.usefulness)
     why = "There is no nuisance to read here." if readings.metrics_in(condition) else "No cell has ended here."
-    caption = f"{why} {words} {MARKS}"
+    caption = f"{why} {words} {_marks(readings)}"
     panel = metric_panel(readings, condition, readings.usefulness, width=PLANE[0])
     return _figure(readings, condition, [readings.usefulness], title=title, panels=[panel], caption=caption)
 
@@ -82,8 +81,8 @@ def rank_figure(readings: Readings, condition: str) -> Figure | None:
                 y=score_axis(use, readings.estimates(readings.usefulness)),
             )
         )
-    caption = f"How far the rank orders the trained arms by what can be read from them. {' '.join(words)} {MARKS}"
-    title = f"Rank beside usefulness, {condition}"
+    words = ["How far the rank orders the trained arms by what can be read from them.", *words, _marks(readings)]
+    title, caption = f"Rank beside usefulness, {condition}", " ".join(words)
     return _figure(readings, condition, [*metrics, readings.usefulness], title=title, panels=panels, caption=caption)
 
 
@@ -109,7 +108,7 @@ def contrast_figure(contrasts: Sequence[Mapping[str, Any]]) -> Figure | None:
     return Figure("Differences", [panel], caption, Sheet("contrast differences", columns, numbers))
 
 
-def metric_panel(readings: Readings, condition: str, metric: str, *, width: float = THIRD) -> str:
+def metric_panel(readings: Readings, condition: str, metric: str, *, width: Length = THIRD) -> str:
     """One metric in rows, an arm each; an arm without a value says why."""
     arms = readings.arms_in(condition)
     values = {arm.name: readings.estimate(condition, arm, metric) for arm in arms}
@@ -161,11 +160,14 @@ def estimate_rows(readings: Readings, condition: str, metrics: Sequence[str]) ->
 
 def _state_plane(readings: Readings, condition: str) -> Figure:
     points, use = _points(readings, condition, x="nuisance_r2", y=readings.usefulness), readings.usefulness
-    trained = sorted((p for p in points if not p.arm.is_reference), key=lambda point: point.x.mean)
-    least = f" Least nuisance is kept by {trained[0].arm.name}, {trained[0].x.in_words()}; " if trained else ""
-    most = f"most by {trained[-1].arm.name}, {trained[-1].x.in_words()}." if trained else ""
+    words = [ranking(readings, condition, use)]
+    if trained := sorted((p for p in points if not p.arm.is_reference), key=lambda point: point.x.mean):
+        least, most = (f"{point.arm.name}, {point.x.in_words()}" for point in (trained[0], trained[-1]))
+        words.append(f"Least nuisance is kept by {least}; most by {most}.")
     title = f"State against nuisance, {condition}"
-    caption = f"{ranking(readings, condition, use)}{readings.silences(condition, use)}{least}{most} Up and to the left is better. {MARKS}"
+    caption = " ".join([*words, f"Up and to the left is better. {_marks(readings)}"]) + readings.silences(
+        condition, use
+    )
     panel = draw_plane(
         points,
         title=title,
@@ -184,15 +186,21 @@ def _figure(
     return Figure(condition, panels, caption, sheet, subtitle=readings.conditions[condition])
 
 
-def _points(readings: Readings, condition: str, *, x: str, y: str) -> list[Point]:
+def _marks(readings: Readings) -> str:
+    if len(readings.seeds) == 1:
+        return f"{NO_INTERVAL}."
+    return "Large marks are means over seeds with 95 % intervals, pale dots single seeds."
+
+
+def _points(readings: Readings, condition: str, *, x: str, y: str) -> list[Spot]:
     pairs = [
         (arm, readings.estimate(condition, arm, x), readings.estimate(condition, arm, y))
         for arm in readings.arms_in(condition)
     ]
-    return [Point(arm, of_x, of_y) for arm, of_x, of_y in pairs if of_x and of_y]
+    return [Spot(arm, of_x, of_y) for arm, of_x, of_y in pairs if of_x and of_y]
 
 
-def _rank_correlation(points: Sequence[Point]) -> str:
+def _rank_correlation(points: Sequence[Spot]) -> str:
     if len(points) < 3:
         return "too few arms to order"
     value = spearman([point.x.mean for point in points], [point.y.mean for point in points])

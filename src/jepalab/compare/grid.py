@@ -60,7 +60,8 @@ def compare(plan: Plan, *, out: Path, num_workers: int = 0, display: Display | N
         plan.illustrate(out / "pictures")
     cells: list[dict[str, Any]] = []
     try:
-        cells.extend(grid)  # on an interruption, what came before it stays in the list
+        for cell in grid:
+            cells.append(cell)  # one by one: an interruption keeps what came before it
     finally:
         results = judge(plan, cells)
         write_json(out / "results.json", results)

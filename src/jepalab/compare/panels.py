@@ -12,6 +12,7 @@ from jepalab.compare.drawing import (
     SMALL,
     Axis,
     Chart,
+    Length,
     Look,
     Margins,
     names_axis,
@@ -28,7 +29,7 @@ THIRD, TWO_THIRDS = 352, 728  # of the page's width, less the gaps between panel
 
 
 @dataclass(frozen=True)
-class Point:
+class Spot:
     """One arm in a plane."""
 
     arm: Arm
@@ -64,7 +65,7 @@ def count_axis(label: str, estimates: Iterable[Estimate], *, most: int = 6) -> A
     return _covering(label, list(estimates), lowest=0.0, highest=float("inf"), from_zero=True, most=most)
 
 
-def draw_plane(points: Sequence[Point], *, title: str, description: str, x: Axis, y: Axis) -> str:
+def draw_plane(points: Sequence[Spot], *, title: str, description: str, x: Axis, y: Axis) -> str:
     """Means with intervals both ways, single seeds paler, names beside the means."""
     chart = Chart(title, description, x=x, y=y, size=PLANE, margins=Margins())
     ordered = sorted(points, key=lambda point: not point.arm.is_reference)
@@ -91,7 +92,7 @@ def draw_rows(
     description: str,
     x: Axis,
     rules: Sequence[float] = (),
-    width: float = THIRD,
+    width: Length = THIRD,
     num_letters: int = 16,
 ) -> str:
     """A row for each name: its seeds, its mean with interval, and the mean as a number at the right."""
@@ -124,7 +125,7 @@ def draw_lines(
     y: Axis,
     references: Sequence[tuple[Arm, float]] = (),
     heading: str = "",
-    width: float = THIRD,
+    width: Length = THIRD,
     as_whiskers: bool = False,
 ) -> str:
     """Lines with their names at the right, each led to the end of its line; references run across, dashed."""
@@ -148,7 +149,7 @@ def draw_lines(
     return chart.markup()
 
 
-def _name_points(chart: Chart, points: Sequence[Point]) -> None:
+def _name_points(chart: Chart, points: Sequence[Spot]) -> None:
     if not points:
         return
     anchors = np.array([(chart.at_x(p.x.mean), chart.at_y(p.y.mean)) for p in points])

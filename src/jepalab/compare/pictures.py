@@ -21,7 +21,7 @@ GAP, ZOOM = 2, 2
 Clips = Float[np.ndarray, "k t h w"]
 
 
-def data_figure(folder: Path, condition: str) -> Figure | None:
+def data_figure(folder: Path, condition: str, *, subtitle: str) -> Figure | None:
     """The same clips with and without nuisance; None where no pictures were kept."""
     arrays = _read(_folder_of(folder, condition) / "data.npz", "with_nuisance", "without")
     if arrays is None:
@@ -35,7 +35,7 @@ def data_figure(folder: Path, condition: str) -> Figure | None:
     )
     rows = [[k, t, float(distance[k, t])] for k in range(len(seen)) for t in range(seen.shape[1])]
     sheet = Sheet(f"data {condition}", ["clip", "frame", "mean_absolute_change"], rows)
-    return Figure(condition, [panel], caption, sheet)
+    return Figure(condition, [panel], caption, sheet, subtitle=subtitle)
 
 
 def prediction_figure(folder: Path, condition: str, arms: Sequence[Arm]) -> Figure | None:

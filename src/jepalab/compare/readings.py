@@ -55,7 +55,7 @@ class Estimate:
 
     def in_words(self) -> str:
         """As a caption says it: 0.61 (0.55 to 0.67)."""
-        rest = f"{number(self.low)} to {number(self.high)}" if self.has_interval else NO_INTERVAL
+        rest = f"{number(self.low)} to {number(self.high)}" if self.has_interval else "1 seed"
         return f"{number(self.mean)} ({rest})"
 
 
@@ -136,7 +136,9 @@ class Readings:
         key = condition, arm.name, metric
         if key not in self._estimates:
             values = {cell["seed"]: cell["metrics"].get(metric) for cell in self.finished(condition, arm)}
-            self._estimates[key] = estimate_of({s: v for s, v in values.items() if v is not None and math.isfinite(v)})
+            self._estimates[key] = estimate_of(
+                {seed: float(value) for seed, value in values.items() if value is not None and math.isfinite(value)}
+            )
         return self._estimates[key]
 
     def estimates(self, metric: str) -> list[Estimate]:

@@ -56,8 +56,8 @@ def what_was_equal(readings: Readings) -> str:
     """What every trained arm had in common, and what it did not, as the cells recorded it."""
     computes = [cell["compute"] for cell in readings.cells if "compute" in cell]
     trained = [compute for compute in computes if compute["steps"]]
-    plural = "s" if len(readings.seeds) > 1 else ""
-    seeds = f"the same {len(readings.seeds)} seed{plural} ({listed([str(seed) for seed in readings.seeds])})"
+    numbers = listed([str(seed) for seed in readings.seeds])
+    seeds = f"the same {len(readings.seeds)} seeds ({numbers})" if len(readings.seeds) > 1 else f"1 seed ({numbers})"
     if not trained:
         return f"Planned for every arm: {seeds}. No training has ended yet."
     held, unequal = [seeds], []
@@ -88,7 +88,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
         Section("Failed cells", tables=[failures] if failures else []),
         Section(
             "The data",
-            figures=each(lambda condition: pictures.data_figure(folder, condition), conditions),
+            figures=each(lambda c: pictures.data_figure(folder, c, subtitle=readings.conditions[c]), conditions),
             style="pairs",
         ),
         Section(
@@ -96,32 +96,32 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             "How well what matters, and the nuisance in front of it, can be read linearly from frozen embeddings. "
             "State R²: position and velocity, read together from two consecutive embeddings. An encoder that keeps "
             "what matters and nothing else lies at the upper left.",
-            figures=each(lambda condition: figures.state_figure(readings, condition)),
+            figures=each(lambda c: figures.state_figure(readings, c)),
             style="pairs",
         ),
         Section(
             "Other read-outs",
             "Position from one embedding, velocity from two, the class, selectivity (state read, less nuisance read), "
             "and the position read from embeddings that were imagined, not seen.",
-            figures=each(lambda condition: _read_outs(readings, condition), main),
-            folded=each(lambda condition: _read_outs(readings, condition), sweep),
+            figures=each(lambda c: _read_outs(readings, c), main),
+            folded=each(lambda c: _read_outs(readings, c), sweep),
         ),
         Section(
             "What it cost",
             "The same readings while training, against three prices.",
-            figures=each(lambda condition: curves.training_figure(readings, condition), main),
-            folded=each(lambda condition: curves.training_figure(readings, condition), sweep),
+            figures=each(lambda c: curves.training_figure(readings, c), main),
+            folded=each(lambda c: curves.training_figure(readings, c), sweep),
         ),
         Section("Persistence of the nuisance", figures=[persistence] if persistence else []),
         Section(
             "What the predictions look like",
-            figures=each(lambda condition: pictures.prediction_figure(folder, condition, readings.arms), conditions),
+            figures=each(lambda c: pictures.prediction_figure(folder, c, readings.arms), conditions),
         ),
         Section(
             DIAGNOSIS,
             "RankMe says how many directions an embedding uses, not what they are good for.",
-            figures=each(lambda condition: figures.rank_figure(readings, condition), main),
-            folded=each(lambda condition: figures.rank_figure(readings, condition), sweep),
+            figures=each(lambda c: figures.rank_figure(readings, c), main),
+            folded=each(lambda c: figures.rank_figure(readings, c), sweep),
         ),
         Section(
             "What was declared, and what held",

@@ -14,7 +14,7 @@ COLUMNS = {
     "state_r2": "state R2",
     "position_r2": "position R2",
     "velocity_r2": "velocity R2",
-    "class_linear": "class acc.",
+    "class_linear": "class",
     "nuisance_r2": "nuisance R2",
     "rankme": "RankMe",
 }
@@ -23,7 +23,7 @@ COLUMNS = {
 def scores_table(results: Mapping[str, Any], condition: str) -> Table:
     """One row an arm: means over seeds, the state R2 with its 95 % interval."""
     table = Table(title=f"{condition}: {results['conditions'][condition]}", title_justify="left")
-    table.add_column("arm")
+    table.add_column("arm", no_wrap=True)
     for title in COLUMNS.values():
         table.add_column(title, justify="right")
     table.add_column("seconds", justify="right")

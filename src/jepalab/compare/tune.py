@@ -20,11 +20,11 @@ class Knob:
     """One tuned number between low and high: log-uniform; 1 - log-uniform; or a power of two (an int)."""
 
     name: str
-    low: float
-    high: float
+    low: float | int
+    high: float | int
     scale: Scale = "log"
 
-    def at(self, share: float) -> float:
+    def at(self, share: float) -> float | int:
         """The value at a share in [0, 1] of the range."""
         if self.scale == "one minus":
             return 1 - _log_between(1 - self.low, 1 - self.high, share)
@@ -37,7 +37,7 @@ class Knob:
 SHARED = (Knob("lr", 3e-4, 1e-2), Knob("weight_decay", 1e-6, 1e-1))
 
 
-def draw_trials(private: Knob, num_trials: int, *, seed: int = 0) -> list[dict[str, float]]:
+def draw_trials(private: Knob, num_trials: int, *, seed: int = 0) -> list[dict[str, float | int]]:
     """Settings of each trial; arms differ in the private knob's meaning and in nothing else.
 
     Latin hypercube: each knob's range is cut in `num_trials` parts and each part is visited once.
@@ -59,7 +59,7 @@ def expected_best(scores: Sequence[float]) -> list[float]:
     return [float(np.sum(ordered * (ranks**n - (ranks - 1 / len(ordered)) ** n))) for n in range(1, len(ordered) + 1)]
 
 
-def summarise(trials: Sequence[dict[str, float]], scores: Sequence[float], *, floor: float) -> dict[str, Any]:
+def summarise(trials: Sequence[dict[str, float | int]], scores: Sequence[float], *, floor: float) -> dict[str, Any]:
     """The best trial's settings, and what the search was like: every score, best-of-n curve, share above the floor."""
     best = int(np.argmax(scores))
     return {
@@ -71,9 +71,9 @@ def summarise(trials: Sequence[dict[str, float]], scores: Sequence[float], *, fl
     }
 
 
-def _log_between(low: float, high: float, share: float) -> float:
+def _log_between(low: float | int, high: float | int, share: float) -> float:
     return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
 
 
-def _rounded(value: float) -> float:
+def _rounded(value: float | int) -> float | int:
     return value if isinstance(value, int) else float(f"{value:.3g}")

@@ -49,8 +49,8 @@ ARMS: dict[str, Arm] = {
     "J1w": Arm("JEPA + VICReg within clips", sequences.within_clip_jepa, Knob("spread", 0.1, 10.0)),
     "J1+A1": Arm("JEPA + VICReg + inverse dynamics", sequences.inverse_jepa, Knob("inverse", 0.1, 100.0)),
     "A1": Arm("Inverse dynamics", sequences.inverse_dynamics, Knob("width", 64, 256, scale="power of two")),
-    "G2": Arm("Next-frame pixels", sequences.next_frame, Knob("width", 16, 64, scale="power of two")),
-    "G1": Arm("Auto-encoder (control)", sequences.autoencoder, Knob("width", 16, 64, scale="power of two")),
+    "G2": Arm("Next-frame pixels", sequences.next_frame, Knob("width", 8, 32, scale="power of two")),
+    "G1": Arm("Auto-encoder (control)", sequences.autoencoder, Knob("width", 8, 32, scale="power of two")),
     "S": Arm("Supervised (ceiling)", sequences.supervised, Knob("label", 0.01, 1.0)),
     "R": Arm("Random encoder (floor)", sequences.random_encoder),
     "PCA": Arm("Pixel PCA (floor)", sequences.pixel_pca),
@@ -159,7 +159,7 @@ def plan(
     thing: str = "digits",
     background: Path | None = None,
     num_seeds: int | None = None,
-    budget: float = STEPS,
+    budget: float = float(STEPS),
     unit: Unit = "steps",
 ) -> Plan:
     """A JEPA and its generative twins behind a distractor that changes, or stays: who keeps the state?
@@ -208,12 +208,12 @@ def plan(
     )
 
 
-def tuned_settings(arm: str, condition: str) -> dict[str, float]:
+def tuned_settings(arm: str, condition: str) -> dict[str, float | int]:
     """The settings that the recorded tuning chose for this arm under this condition; the floors have none."""
     return {} if ARMS[arm].knob is None else _tuned()["conditions"][_tuned_on(condition)][arm]["settings"]
 
 
-def make_run(seed: int, *, arm: str, world: World, settings: dict[str, float], steps: int = STEPS) -> Run:
+def make_run(seed: int, *, arm: str, world: World, settings: dict[str, float | int], steps: int = STEPS) -> Run:
     """The run of one arm in one world with the given lr, weight_decay and private knob."""
     default = Training(steps=steps)
     lr, weight_decay = settings.get("lr", default.lr), settings.get("weight_decay", default.weight_decay)

@@ -38,7 +38,12 @@ def vicreg_jepa(bench: Bench, *, spread: float = 1.0) -> Run:
 
 
 def within_clip_jepa(bench: Bench, *, spread: float = 1.0) -> Run:
-    """JEPA + VICReg within clips: the same terms on deviations from each clip's mean (after arXiv 2606.07770)."""
+    """JEPA + VICReg within clips: the same terms on deviations from each clip's mean (after arXiv 2606.07770).
+
+    Args:
+        bench: what every arm shares.
+        spread: weight of the variance and covariance terms against the prediction's.
+    """
     weights = {"predict": 1.0, "variance": spread, "covariance": spread}
     objective = VICRegJEPA(bench.encoder(), predictor=bench.predictor(), weights=weights, grouping=within_clips)
     return bench.run(objective)
@@ -97,9 +102,10 @@ def salt_jepa(bench: Bench, *, teacher_share: float = 0.5) -> Run:
 
     def prepare() -> float:
         first.objective.requires_grad_(True)
+        flops = first.steps * first.count_flops()
         fit(first, device="cpu")
         first.objective.requires_grad_(False)
-        return first.steps * first.count_flops()
+        return flops
 
     return replace(run, prepare=prepare)
 

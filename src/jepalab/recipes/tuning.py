@@ -18,6 +18,7 @@ from jepalab.recipes.distractor import ARMS, CONDITIONS, make_run
 from jepalab.records import write_json
 
 TUNING_SEED = 10_000
+FAILED = 0.0  # R2 of a trial that did not end: it tells nothing of the state
 TUNED_CONDITIONS = ("none", "changing", "fixed")
 
 
@@ -62,7 +63,7 @@ def tune_distractor(search: Search, *, display: Display | None = None) -> dict[s
     judging = Judging(instruments=(motion,), curve=(), curve_at=())
     jobs = [(cell, TUNING_SEED) for cell in cells]
     scores = {
-        (result["condition"], result["arm"]): result["metrics"].get("validation_state_r2", float("-inf"))
+        (result["condition"], result["arm"]): result["metrics"].get("validation_state_r2", FAILED)
         for result in run_grid(jobs, out=out, judging=judging, num_workers=search.num_workers, display=display)
     }
     target = Path(str(files("jepalab.recipes").joinpath("distractor.tuned.json")))
@@ -79,6 +80,6 @@ def tune_distractor(search: Search, *, display: Display | None = None) -> dict[s
     return found
 
 
-def _cell(arm: str, condition: str, number: int, settings: dict[str, float]) -> Cell:
+def _cell(arm: str, condition: str, number: int, settings: dict[str, float | int]) -> Cell:
     make = partial(make_run, arm=arm, world=CONDITIONS[condition], settings=settings)
     return Cell(arm, f"{condition}, trial {number}", make)
