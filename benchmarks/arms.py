@@ -26,7 +26,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     peak = measure_peak()
     print(f"{arguments.threads} thread(s), torch {torch.__version__}, bf16 matrix peak {peak / 1e9:.0f} GFLOP/s\n")
-    print(f"{'arm':<6} {'what':<36} {'ms/step':>8} {'of it data':>10} {'frames/s':>9} {'GFLOP/step':>11} {'of peak':>8}")
+    print(f"{'arm':<6} {'what':<36} {'ms/step':>8} {'data':>5} {'frames/s':>9} {'GFLOP/step':>11} {'of peak':>8}")
     for arm, what in ARMS.items():
         run = what.recipe(Bench())
         if run.steps == 0:
@@ -34,7 +34,7 @@ def main() -> None:
         seconds, data = time_step(run, arguments.steps)
         flops, frames = run.count_flops(), run.stream.frames_per_batch
         print(
-            f"{arm:<6} {what.label:<36} {seconds * 1e3:8.1f} {data / seconds:10.0%} {frames / seconds:9.0f} "
+            f"{arm:<6} {what.label:<36} {seconds * 1e3:8.1f} {data / seconds:5.0%} {frames / seconds:9.0f} "
             f"{flops / 1e9:11.2f} {flops / seconds / peak:8.1%}",
             flush=True,
         )

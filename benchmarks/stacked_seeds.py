@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +37,7 @@ def main() -> None:
 
 
 def make_layers(groups: int) -> nn.ModuleList:
-    pairs = zip(WIDTHS[:-1], WIDTHS[1:], strict=True)
-    layers = (nn.Conv2d(a * groups, b * groups, 3, stride=2, padding=1, groups=groups) for a, b in pairs)
+    layers = (nn.Conv2d(a * groups, b * groups, 3, stride=2, padding=1, groups=groups) for a, b in pairwise(WIDTHS))
     return nn.ModuleList(layers).to(memory_format=torch.channels_last)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import os
+import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -13,15 +18,18 @@ import torch
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.predictor import SequencePredictor
+from jepalab.compare.cells import Cell, Judging
+from jepalab.compare.contrasts import Better
+from jepalab.compare.grid import Plan, compare
 from jepalab.data.moving import MovingObject
 from jepalab.data.sprites import dot
 from jepalab.dist import Precision, seeded
-from jepalab.fit import fit
+from jepalab.fit import InterruptedRunError, fit, stop_signals
 from jepalab.losses.sigreg import SIGReg
 from jepalab.objectives.ema_jepa import EMAJEPA
 from jepalab.objectives.sigreg_jepa import SIGRegJEPA
 from jepalab.run import Run
-from jepalab.types import Objective
+from jepalab.types import Objective, Subject
 
 STEPS, SAVE_EVERY, EVALUATE_AT = 120, 5, (30, 60)
 SECONDS_TO_WAIT = 60
@@ -77,3 +85,81 @@ def wait_until(happened: Callable[[], object]) -> None:
     while not happened():
         assert time.monotonic() < deadline, f"waited {SECONDS_TO_WAIT} s in vain"
         time.sleep(0.002)
+
+
+def energy(subject: Subject) -> dict[str, float]:
+    """An instrument that costs nothing, with a score that is no number."""
+    return {"energy": float(subject.test.z.square().mean()), "undefined": math.nan}
+
+
+def make(seed: int, *, objective: str = "sigreg", steps: int = 8) -> Run:
+    """A cell's run."""
+    return small_run(objective, steps=steps, seed=seed)
+
+
+def make_where_allowed(seed: int, *, permit: Path) -> Run:
+    """A cell's run, if the permit is there."""
+    if not permit.exists():
+        raise ValueError("This arm wants a permit.")
+    return small_run(steps=8, seed=seed)
+
+
+JUDGING = Judging(instruments=(energy,), curve=(energy,), curve_at=(0.5,))
+
+
+def small_plan(cells: Sequence[Cell], *, seeds: Sequence[int] = (0,)) -> Plan:
+    """A comparison of these cells, with one contrast between the first two arms."""
+    names = list(dict.fromkeys(cell.arm for cell in cells))
+    claim = Better(
+        "one against the other",
+        better=names[0],
+        than=names[1],
+        metric="energy",
+        condition="plain",
+        because="somebody has to be",
+        source="nowhere",
+    )
+    return Plan(
+        name="small",
+        question="Which embeds with more energy?",
+        cells=cells,
+        seeds=seeds,
+        judging=JUDGING,
+        contrasts=[claim],
+        arms={name: f"arm {name}" for name in names},
+        conditions={"plain": "a dot"},
+        settings={"tuning": "none"},
+    )
+
+
+QUICK_AND_SLOW = small_plan(
+    [Cell("quick", "plain", partial(make, steps=8)), Cell("slow", "plain", partial(make, steps=300))]
+)
+
+
+def compare_until_stopped(folder: Path) -> None:
+    """What the command line does with a comparison that is stopped."""
+    try:
+        compare(QUICK_AND_SLOW, out=folder, num_workers=2)
+    except InterruptedRunError as stop:
+        sys.exit(stop.exit_code)
+
+
+def square(tell: Callable[[Any], None], *, number: int) -> int:
+    """A job with news and a result."""
+    tell(f"squaring {number}")
+    return number**2
+
+
+def die(tell: Callable[[Any], None]) -> None:
+    """A job that runs out of memory, as the kernel sees to it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def talk_until_stopped(tell: Callable[[Any], None], *, witness: Path) -> None:
+    """A job that ends as a run does: at the end of a step, when a signal came."""
+    with stop_signals() as stopped:
+        while not stopped:
+            tell("still here")
+    witness.write_text("saved")
+    raise InterruptedRunError(stopped[0], "at the end of a step")

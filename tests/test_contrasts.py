@@ -230,7 +230,7 @@ def test_exploratory_contrasts_have_numbers_but_no_verdict() -> None:
     assert (exploratory.verdict, exploratory.note) == ("not shown", "exploratory, no p-value")
     assert exploratory.interval == primary.interval
     assert math.isnan(exploratory.p_value)
-    assert answer([primary, exploratory]).startswith("1 of 1 declared contrasts held: jepa exceeds mae")
+    assert answer([primary, exploratory]).startswith("1 of 1 declared contrasts held: a (+0.")
 
 
 @pytest.mark.parametrize("num_seeds", [5, 8])
@@ -251,11 +251,8 @@ def test_answer_is_one_line_of_english() -> None:
     unclear = better("c").judge(two_arms(0.0))
     line = answer([held, refuted, unclear])
     low, high = held.interval
-    assert line == (
-        f"1 of 3 declared contrasts held: jepa exceeds mae on r2 (clean) ({held.difference:.3g}, "
-        f"95 % interval {low:.3g} to {high:.3g}, 5 seeds). 1 refuted: jepa equals mae on r2 (clean) within 0.02 "
-        f"({held.difference:.3g}, 95 % interval {low:.3g} to {high:.3g}, 5 seeds). 1 not shown."
-    )
+    numbers = f"({held.difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, 5 seeds)"
+    assert line == (f"1 of 3 declared contrasts held: a {numbers}. 1 refuted: {refuted.name} {numbers}. 1 not shown.")
     assert answer([unclear]) == "0 of 1 declared contrasts held. 1 not shown."
     assert answer([]) == "No contrast was declared."
 

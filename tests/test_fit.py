@@ -11,7 +11,6 @@ from typing import ClassVar
 import pytest
 import torch
 from jaxtyping import Float, Int
-from small_runs import small_run, small_stream
 from torch import Tensor, nn
 
 from jepalab.backbones.conv import ConvEncoder
@@ -25,6 +24,7 @@ from jepalab.recipes.sequences import next_frame, pixel_pca, salt_jepa
 from jepalab.records import RunFolder
 from jepalab.run import Run
 from jepalab.types import Batch, Encoder, Objective, Space
+from small_runs import small_run, small_stream
 
 OBJECTIVES = find_objectives()
 
@@ -156,7 +156,7 @@ def test_flops_of_a_linear_map_in_closed_form() -> None:
 
 
 def test_flops_of_convolutions_in_closed_form() -> None:
-    """A layer costs 2 x outputs x inputs of each: forward, its weight's gradient, and, but for the first, its input's."""
+    """2 x outputs x inputs of each: forward, for the weight's gradient and, but for the first layer, the input's."""
     layers = [(16 * 4 * 4, 1 * 9), (32 * 2 * 2, 16 * 9), (32 * 1 * 1, 32 * 9), (4, 32)]
     costs = [2 * 16 * 3 * outputs * inputs for outputs, inputs in layers]
     assert run_of(Small(ConvEncoder(8, dim=4))).count_flops() == 2 * costs[0] + 3 * sum(costs[1:])
@@ -244,10 +244,11 @@ def test_to_watch_a_run_does_not_change_it() -> None:
 
 
 def test_global_random_state_is_left_as_it_was() -> None:
+    run = run_of(Small(Flat(dropout=0.5)), steps=2)
     torch.manual_seed(3)
     wanted = torch.rand(4)
     torch.manual_seed(3)
-    fit(run_of(Small(Flat(dropout=0.5)), steps=2), device="cpu")
+    fit(run, device="cpu")
     assert torch.equal(torch.rand(4), wanted)
 
 

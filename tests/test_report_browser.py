@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from test_report import make_results, render
+from sample_report import make_results, render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -72,9 +72,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Listener(BaseHTTPRequestHandler):
-    server: Server
-
     def do_GET(self) -> None:
+        assert isinstance(self.server, Server)
         self.server.requests.append(self.path)
         self.send_error(404)
 

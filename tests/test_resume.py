@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import EVALUATE_AT, SAVE_EVERY, STEPS, small_run, start, train, wait_until
 
 from jepalab import cli
 from jepalab.dist import Precision
@@ -20,6 +19,7 @@ from jepalab.fit import fit
 from jepalab.recipes.bench import Bench, Training, World
 from jepalab.recipes.sequences import ema_jepa
 from jepalab.records import RunFolder
+from small_runs import EVALUATE_AT, SAVE_EVERY, STEPS, small_run, start, train, wait_until
 
 pytestmark = pytest.mark.dist
 

@@ -196,20 +196,14 @@ def tune(words: list[str]) -> int:
 
 
 def report(words: list[str]) -> int:
-    """jepalab report FOLDER: writes FOLDER/report.html again from what is recorded there."""
-    import tyro
+    """jepalab report FOLDER"""
+    if len(words) != 1 or words[0].startswith("-"):
+        print("usage: jepalab report FOLDER\n\nWrites FOLDER/report.html again from the comparison recorded there.")
+        return 0 if words in (["-h"], ["--help"]) else 2
 
     from jepalab.compare.report import write_report
 
-    def write(folder: tyro.conf.Positional[Path]) -> Path:
-        """Writes report.html from a comparison's results.json.
-
-        Args:
-            folder: of a comparison.
-        """
-        return write_report(folder)
-
-    print(tyro.cli(write, prog="jepalab report", args=words))
+    print(write_report(Path(words[0])))
     return 0
 
 
@@ -274,7 +268,7 @@ def _print_comparison(comparison: Comparison) -> None:
     for condition in comparison.results["conditions"]:
         console.print(scores_table(comparison.results, condition))
     console.print(contrasts_table(comparison.results))
-    console.print(comparison.results["answer"], highlight=False)
+    console.print(comparison.results["answer"], highlight=False, markup=False)
 
 
 def _known(word: str, names: Any, kind: str) -> str | None:

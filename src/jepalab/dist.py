@@ -80,7 +80,7 @@ class Engine:
         if self.owns_group:
             backend = "nccl" if device in ("auto", "cuda") and torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, timeout=timedelta(minutes=10))
-        self.device = torch.device(_best_device() if device == "auto" else device)
+        self.device = _find_device(device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device.index or int(os.environ.get("LOCAL_RANK", 0)))
         self.precision: Precision = precision
@@ -124,6 +124,17 @@ def close_process_group(*, after_error: bool = False) -> None:
         dist.barrier()
     gc.collect()
     dist.destroy_process_group()
+
+
+def _find_device(name: str) -> torch.device:
+    try:
+        device = torch.device(_best_device() if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"No device {name!r} here; take auto, cpu, or cuda or mps where there is one. ({error})"
+        ) from error
+    return device
 
 
 def _best_device() -> str:

@@ -134,9 +134,9 @@ def _prepare(run: Run, records: RunFolder | None, last: Checkpoint | None) -> No
 @torch.no_grad()
 def _measure(objective: Objective, batch: Batch) -> dict[str, float]:
     encoder = objective.encoder.eval()  # to watch a run must not change it: no dropout drawn, no statistics moved
-    meters = collapse_meters(encoder(batch.x).flatten(0, 1).float().cpu())
+    z = encoder(batch.x).flatten(0, 1).float().cpu()
     encoder.train()
-    return meters
+    return collapse_meters(z) if z.isfinite().all() else {}  # the next loss will say that it is not finite
 
 
 def _explain_divergence(loss: Loss, step: int, records: RunFolder | None) -> str:

@@ -108,7 +108,7 @@ class LiveDisplay:
         if self.overall is not None:
             self.bars.advance(self.overall)
         if result.get("status") == "failed":
-            self.live.console.print(f"[red]failed[/red] {name}: {result.get('error', '')}")
+            self.live.console.print(Text.assemble(("failed", "red"), f" {name}: {result.get('error', '')}"))
         self.live.update(Group(self.bars, *self.lines.values()))
 
     def close(self) -> None:

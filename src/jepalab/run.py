@@ -73,8 +73,9 @@ class Run:
         if self.steps == 0:
             return 0.0
         state = {name: value.clone() for name, value in self.objective.state_dict().items()}
+        batch = self.stream.batch(0)
         with FlopCounterMode(display=False) as counter:
-            self.objective(self.stream.batch(0)).total.backward()
+            self.objective(batch).total.backward()
         self.objective.zero_grad(set_to_none=True)
         self.objective.load_state_dict(state)
         return float(counter.get_total_flops())

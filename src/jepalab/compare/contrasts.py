@@ -249,5 +249,5 @@ def _listed(judgements: list[Judgement]) -> str:
 
 def _with_numbers(judgement: Judgement) -> str:
     low, high = judgement.interval
-    numbers = f"{judgement.difference:.3g}, 95 % interval {low:.3g} to {high:.3g}, {judgement.num_seeds} seeds"
-    return f"{judgement.claim} ({numbers})"
+    numbers = f"{judgement.difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {judgement.num_seeds} seeds"
+    return f"{judgement.name} ({numbers})"

@@ -151,7 +151,9 @@ def _training_lines(readings: Readings, condition: str, cost: str) -> list[Line]
             for at_once in zip(*curves, strict=False)
         ]
         places = [
-            (_mean([m[cost] for m in seeds]), [m["metrics"][metric] for m in seeds]) for seeds in moments if seeds
+            (_mean([m[cost] for m in seeds]), [float(m["metrics"][metric]) for m in seeds])
+            for seeds in moments
+            if seeds
         ]
         if places:
             points = [(at, _mean(values)) for at, values in places]
@@ -163,7 +165,7 @@ def _training_axis(readings: Readings) -> Axis:
     """One axis for all conditions, so that they can be compared."""
     curves = [cell["curve"] for cell in readings.cells if cell["status"] == "done" and cell.get("curve")]
     scores = [moment["metrics"].get(readings.usefulness) for curve in curves for moment in curve]
-    values = {i: score for i, score in enumerate(scores) if score is not None}
+    values = {i: float(score) for i, score in enumerate(scores) if score is not None}
     return score_axis(NAMES[readings.usefulness], [Estimate(math.nan, math.nan, math.nan, values)])
 
 
@@ -192,8 +194,8 @@ def _progress(lines: Sequence[Line]) -> str:
     if not trained:
         return "No trained arm has a curve here."
     first, last = trained[0], trained[-1]
-    half = [line for line in trained if len(line.points) > 1]
-    early = max(half, key=lambda line: line.points[0][1], default=None)
+    followed = [line for line in trained if len(line.points) > 1]
+    early = max(followed, key=lambda line: line.points[0][1], default=None)
     text = f"At the end {first.arm.name} is highest with {number(first.points[-1][1])}"
     text += f" and {last.arm.name} lowest with {number(last.points[-1][1])}" if last is not first else ""
     if early:

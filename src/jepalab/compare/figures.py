@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jepalab.compare.drawing import Length, Look
+from jepalab.compare.drawing import Length, Look, number_axis
 from jepalab.compare.panels import LOWEST_SCORE, PLANE, THIRD, Row, Spot, count_axis, draw_plane, draw_rows, score_axis
 from jepalab.compare.readings import Arm, Estimate, Readings, listed, number
 from jepalab.compare.sheets import Entry, Figure, Sheet
@@ -91,13 +91,13 @@ def contrast_figure(contrasts: Sequence[Mapping[str, Any]]) -> Figure | None:
     pairs = [contrast for contrast in contrasts if contrast["kind"] != "unordered"]
     if not pairs:
         return None
-    rows = [Row(each["name"], VERDICTS[each["verdict"]], _difference(each)) for each in pairs]
+    rows = [Row(_title(each), VERDICTS[each["verdict"]], _difference(each)) for each in pairs]
     found = [row.value for row in rows if isinstance(row.value, Estimate)]
-    low = min([0.0, *(min(e.mean, e.low) if e.has_interval else e.mean for e in found)])
-    high = max([0.0, *(max(e.mean, e.high) if e.has_interval else e.mean for e in found)])
-    bounds = Estimate(0.0, math.nan, math.nan, {0: low, 1: high})
-    axis = score_axis("difference: first arm minus second", [bounds])
-    counts = [f"{sum(each['verdict'] == verdict for each in pairs)} {verdict}" for verdict in VERDICTS]
+    ends = [0.0, *(end for e in found for end in ((e.low, e.high) if e.has_interval else (e.mean,)))]
+    room = 0.05 * (max(ends) - min(ends))
+    axis = number_axis("difference: first arm minus second", min(ends) - room, max(ends) + room)
+    verdicts = [each["verdict"] for each in pairs if each["is_primary"]]
+    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS]
     caption = (
         f"Differences of seed-matched pairs with 95 % intervals: {listed(counts)}. "
         "Filled circle: held; filled square: refuted; hollow circle: not shown."
@@ -165,9 +165,8 @@ def _state_plane(readings: Readings, condition: str) -> Figure:
         least, most = (f"{point.arm.name}, {point.x.in_words()}" for point in (trained[0], trained[-1]))
         words.append(f"Least nuisance is kept by {least}; most by {most}.")
     title = f"State against nuisance, {condition}"
-    caption = " ".join([*words, f"Up and to the left is better. {_marks(readings)}"]) + readings.silences(
-        condition, use
-    )
+    words += ["Up and to the left is better.", _marks(readings)]
+    caption = " ".join(words) + readings.silences(condition, use)
     panel = draw_plane(
         points,
         title=title,
@@ -209,6 +208,10 @@ def _rank_correlation(points: Sequence[Spot]) -> str:
 
 def _absence(readings: Readings, condition: str, arm: Arm) -> str:
     return "not measured" if readings.finished(condition, arm) else "failed"
+
+
+def _title(contrast: Mapping[str, Any]) -> str:
+    return contrast["name"] if contrast["is_primary"] else f"{contrast['name']} (exploratory)"
 
 
 def _difference(contrast: Mapping[str, Any]) -> Estimate | str:

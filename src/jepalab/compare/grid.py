@@ -23,6 +23,7 @@ class Plan:
     cells       every arm under every condition; `compare` trains each once for each seed.
     arms        what each arm's short name stands for; conditions likewise.
     contrasts   who should beat whom, where, by which metric, and which paper says so.
+    exploratory further contrasts, thought of after a first look: numbers, no p-values, no verdict.
     settings    how the cells were tuned, copied into the results.
     illustrate  writes pictures of the data into the folder it is given.
     """
@@ -35,6 +36,7 @@ class Plan:
     contrasts: Sequence[Contrast]
     arms: Mapping[str, str]
     conditions: Mapping[str, str]
+    exploratory: Sequence[Contrast] = ()
     budget: Budget | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     illustrate: Callable[[Path], None] | None = None
@@ -72,7 +74,8 @@ def judge(plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """results.json: the cells in the plan's order, the declared contrasts judged, what it cost, how to repeat it."""
     conditions, arms = list(plan.conditions), list(plan.arms)
     cells.sort(key=lambda cell: (conditions.index(cell["condition"]), arms.index(cell["arm"]), cell["seed"]))
-    judgements = judge_all(plan.contrasts, cells)
+    declared = [contrast.name for contrast in plan.contrasts]
+    judgements = judge_all([*plan.contrasts, *plan.exploratory], cells, primary=declared)
     machine = describe_machine()
     return {
         "name": plan.name,

@@ -14,8 +14,6 @@ from jepalab.compare.readings import Readings, listed, read_results
 from jepalab.compare.sheets import Figure, Section, slug
 from jepalab.records import write_atomically
 
-DIAGNOSIS = "Rank is a diagnosis, never a score"
-
 
 def write_report(folder: Path) -> Path:
     """Reads `folder`/results.json, and pictures where there are any, and writes `folder`/report.html.
@@ -28,24 +26,19 @@ def write_report(folder: Path) -> Path:
     results = read_results(folder)
     readings = Readings(results)
     verdicts = [contrast["verdict"] for contrast in results["contrasts"] if contrast["is_primary"]]
-    sections = [
-        section for section in _sections(results, readings, folder) if section.text or section.figures or section.tables
-    ]
-    page = (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            results=results,
-            readings=readings,
-            untried=[name for name in readings.conditions if not readings.arms_in(name)],
-            keys={arm.name: draw_key(arm.look) for arm in readings.arms},
-            headline=results["answer"].partition(":"),
-            counts=[(tables.SYMBOLS[v], verdicts.count(v), v, slug(v)) for v in ("held", "refuted", "not shown")],
-            equal=what_was_equal(readings),
-            sections=sections,
-            every_number=tables.every_number(readings),
-            origin=_origin(results, readings),
-        )
+    sections = [s for s in _sections(results, readings, folder) if s.figures or s.folded or s.tables]
+    template = _environment().get_template("report.html.jinja")
+    page = template.render(
+        results=results,
+        readings=readings,
+        untried=[name for name in readings.conditions if not readings.arms_in(name)],
+        keys={arm.name: draw_key(arm.look) for arm in readings.arms},
+        headline=results["answer"].partition(":"),
+        counts=[(tables.SYMBOLS[v], verdicts.count(v), v, slug(v)) for v in ("held", "refuted", "not shown")],
+        equal=what_was_equal(readings),
+        sections=sections,
+        every_number=tables.every_number(readings),
+        origin=_origin(results, readings),
     )
     path = folder / "report.html"
     write_atomically(path, page.encode())
@@ -118,14 +111,14 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             figures=each(lambda c: pictures.prediction_figure(folder, c, readings.arms), conditions),
         ),
         Section(
-            DIAGNOSIS,
+            "Rank is a diagnosis, never a score",
             "RankMe says how many directions an embedding uses, not what they are good for.",
             figures=each(lambda c: figures.rank_figure(readings, c), main),
             folded=each(lambda c: figures.rank_figure(readings, c), sweep),
         ),
         Section(
             "What was declared, and what held",
-            "Each claim was written down with its reason and source before anything was trained.",
+            "Each claim stands in the plan with its reason and its source, and was judged after the last run.",
             figures=[forest] if forest else [],
             tables=[contrasts] if contrasts else [],
         ),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from jepalab.compare.stats import mean_interval
@@ -22,7 +23,7 @@ COLUMNS = {
 
 def scores_table(results: Mapping[str, Any], condition: str) -> Table:
     """One row an arm: means over seeds, the state R2 with its 95 % interval."""
-    table = Table(title=f"{condition}: {results['conditions'][condition]}", title_justify="left")
+    table = Table(title=escape(f"{condition}: {results['conditions'][condition]}"), title_justify="left")
     table.add_column("arm", no_wrap=True)
     for title in COLUMNS.values():
         table.add_column(title, justify="right")
@@ -50,8 +51,9 @@ def contrasts_table(results: Mapping[str, Any]) -> Table:
         low, high = contrast["interval"]
         interval = "none" if low is None else f"[{low:+.3f}, {high:+.3f}]"
         difference = "none" if contrast["difference"] is None else f"{contrast['difference']:+.3f}"
-        colour = colours[contrast["verdict"]]
-        table.add_row(contrast["name"], difference, interval.replace("[", r"\["), f"[{colour}]{contrast['verdict']}")
+        verdict = contrast["verdict"] if contrast["is_primary"] else "exploratory"
+        colour = colours.get(verdict, "dim")
+        table.add_row(escape(contrast["name"]), difference, escape(interval), f"[{colour}]{verdict}")
     return table
 
 

@@ -68,7 +68,8 @@ def contrast_table(contrasts: Sequence[Mapping[str, Any]]) -> Table | None:
     sheet = Sheet("contrasts", [*keys, "low", "high", "note"], numbers)
     note = (
         "Held: the whole interval lies on the claimed side and the p-value, adjusted for all contrasts (Holm), "
-        "is below .05. Refuted: the same for the contrary. Not shown: neither; no evidence that there is no difference."
+        "is below .05. Refuted: the same for the contrary. Not shown: neither, which is no proof of equality. "
+        "Exploratory: not declared beforehand; numbers without p-value and verdict."
     )
     return Table("Contrasts", columns, printed, sheet, note=note, num_names=3)
 

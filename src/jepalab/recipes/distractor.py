@@ -28,6 +28,8 @@ from jepalab.recipes.bench import Bench, Training, World
 from jepalab.run import Run
 
 STEPS = 500
+METRIC = "state_r2"
+FLOOR = "A floor that learns nothing is part of every honest table."
 SOBAL = "Sobal et al. 2022, arXiv 2211.10831"
 
 
@@ -78,47 +80,25 @@ DRAWN_ARMS = ("J1", "G2")
 
 def declare(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
     """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
-    metric = "state_r2"
     declared: list[tuple[Contrast, set[str], set[str]]] = [
-        (
-            Better(
-                "Changing distractor: embedding prediction wins",
-                better="J1",
-                than="G2",
-                metric=metric,
-                condition="changing",
-                because="What cannot be predicted costs a pixel loss and earns an embedding loss nothing.",
-                source=SOBAL,
-            ),
-            {"J1", "G2"},
-            {"changing"},
+        _better(
+            "Changing distractor: embedding prediction wins",
+            "J1 > G2 | changing",
+            because="What cannot be predicted costs a pixel loss and earns an embedding loss nothing.",
+            source=SOBAL,
         ),
-        (
-            Better(
-                "Fixed distractor: pixel prediction wins",
-                better="G2",
-                than="J1",
-                metric=metric,
-                condition="fixed",
-                because="A copy of what never changes predicts itself for free; pixels charge for the state as well.",
-                source=SOBAL,
-            ),
-            {"J1", "G2"},
-            {"fixed"},
+        _better(
+            "Fixed distractor: pixel prediction wins",
+            "G2 > J1 | fixed",
+            because="A copy of what never changes predicts itself for free; pixels charge for the state as well.",
+            source=SOBAL,
         ),
         *(
-            (
-                Better(
-                    f"Fixed distractor: {name} repairs it",
-                    better=arm,
-                    than="J1",
-                    metric=metric,
-                    condition="fixed",
-                    because="The action says nothing about what never changes, so only the state can tell it.",
-                    source=f"{SOBAL}; PLDM, arXiv 2502.14819",
-                ),
-                {arm, "J1"},
-                {"fixed"},
+            _better(
+                f"Fixed distractor: {name} repairs it",
+                f"{arm} > J1 | fixed",
+                because="The action says nothing about what never changes, so only the state can tell it.",
+                source=f"{SOBAL}; PLDM, arXiv 2502.14819",
             )
             for arm, name in (("A1", "inverse dynamics"), ("J1+A1", "inverse dynamics beside the JEPA"))
         ),
@@ -127,7 +107,7 @@ def declare(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
                 "No distractor: no difference",
                 better="J1",
                 than="G2",
-                metric=metric,
+                metric=METRIC,
                 condition="none",
                 margin=0.05,
                 because="Without a nuisance both targets hold the same information.",
@@ -140,7 +120,7 @@ def declare(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
             Unordered(
                 "RankMe does not order the objectives by usefulness",
                 metric="rankme",
-                usefulness=metric,
+                usefulness=METRIC,
                 conditions=("changing", "fixed"),
                 arms=RANKED_ARMS,
                 because="Rank counts directions with variance, and a distractor has variance.",
@@ -150,7 +130,41 @@ def declare(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
             {"changing", "fixed"},
         ),
     ]
-    return [c for c, needs, where in declared if needs <= set(arms) and where <= set(conditions)]
+    return _that_apply(declared, arms, conditions)
+
+
+def explore(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
+    """Contrasts that a first look at the demo suggested; they carry no verdict."""
+    looked = "first look at the demo"
+    found = [
+        _better(
+            "Behind a fixed distractor, pixels against their PCA", "G2 > PCA | fixed", because=FLOOR, source=looked
+        ),
+        _better("Behind a changing one, JEPA against that PCA", "J1 > PCA | changing", because=FLOOR, source=looked),
+        _better(
+            "Fixed distractor: statistics within clips",
+            "J1w > J1 | fixed",
+            because="A code that is constant in a clip has no variance there.",
+            source="arXiv 2606.07770",
+        ),
+    ]
+    return _that_apply(found, arms, conditions)
+
+
+def _better(name: str, claim: str, *, because: str, source: str) -> tuple[Contrast, set[str], set[str]]:
+    """A claim "better > than | condition" about the primary metric, with the arms and the condition it needs."""
+    arms, condition = claim.split(" | ")
+    better, than = arms.split(" > ")
+    contrast = Better(
+        name, better=better, than=than, metric=METRIC, condition=condition, because=because, source=source
+    )
+    return contrast, {better, than}, {condition}
+
+
+def _that_apply(
+    contrasts: Sequence[tuple[Contrast, set[str], set[str]]], arms: Sequence[str], conditions: Sequence[str]
+) -> list[Contrast]:
+    return [c for c, needed, where in contrasts if needed <= set(arms) and where <= set(conditions)]
 
 
 def plan(
@@ -182,6 +196,7 @@ def plan(
         Cell(arm, name, partial(make_run, arm=arm, world=worlds[name], settings=tuned_settings(arm, name)))
         for name in conditions
         for arm in arms
+        if ARMS[arm].knob is None or arm in _tuned()["conditions"][_tuned_on(name)]  # untuned arms never compete
     ]
     return Plan(
         name=f"distractor-{preset}",
@@ -196,12 +211,13 @@ def plan(
         ),
         illustrate=partial(_draw_data, worlds),
         contrasts=declare(arms, conditions),
+        exploratory=explore(arms, conditions),
         arms={arm: ARMS[arm].label for arm in arms},
         conditions={name: _describe(world) for name, world in worlds.items()},
         settings={
             "tuning": {k: v for k, v in _tuned().items() if k != "conditions"},
             "conditions": {
-                name: {arm: _tuned()["conditions"][_tuned_on(name)][arm] for arm in arms if ARMS[arm].knob}
+                name: {arm: tuned for arm, tuned in _tuned()["conditions"][_tuned_on(name)].items() if arm in arms}
                 for name in conditions
             },
         },

@@ -72,7 +72,7 @@ def learn(camp: Camp, *, depth: int, seed: int = 0, lr: float = 0.1, duration: f
     encoder, batch = objective.encoder, two_features(generator)
     assert isinstance(encoder, DeepLinear)
     strengths = [encoder.strengths()]
-    trained = [p for p in objective.parameters() if p.requires_grad]
+    trained: list[Tensor] = [p for p in objective.parameters() if p.requires_grad]
     for _ in range(round(duration / lr)):
         gradients = torch.autograd.grad(objective(batch).total, trained)
         with torch.no_grad():
