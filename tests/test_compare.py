@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from jepalab.compare.cells import Budget, Cell, cell_folder, fingerprint, read_result, run_cell
-from jepalab.compare.grid import compare, publish
+from jepalab.compare.grid import compare
 from jepalab.compare.pool import Event, _serve, run_jobs
+from jepalab.compare.summary import publish
 from jepalab.recipes.bench import World
 from jepalab.recipes.distractor import ARMS, make_run
 from jepalab.records import RunFolder
@@ -222,6 +223,9 @@ def test_comparison_is_whole_also_where_an_arm_fails(tmp_path: Path) -> None:
     published = tmp_path / "docs" / "small"
     assert (published / "results.json").read_bytes() == (found.folder / "results.json").read_bytes()
     assert (published / "report.html").read_text() == "the report"
+    page = (published / "README.md").read_text()
+    assert results["answer"] in page
+    assert page.count("| failed |") == 1
 
 
 @pytest.mark.dist

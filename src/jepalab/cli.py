@@ -149,6 +149,7 @@ def compare(words: list[str]) -> int:
 
     from jepalab.compare import grid
     from jepalab.compare.report import write_report
+    from jepalab.compare.summary import publish
     from jepalab.flags import call_with_flags
     from jepalab.progress import make_display
 
@@ -163,7 +164,7 @@ def compare(words: list[str]) -> int:
         if (folder / "results.json").exists():
             write_report(folder)
             if place.publish:
-                grid.publish(folder, place.publish)
+                publish(folder, place.publish)
     if place.json:
         print(json.dumps(comparison.results))
     else:

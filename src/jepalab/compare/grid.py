@@ -13,7 +13,7 @@ from jepalab.compare.cells import Budget, Cell, Judging, run_cell
 from jepalab.compare.contrasts import Contrast, answer, judge_all
 from jepalab.compare.pool import run_jobs
 from jepalab.progress import Display, Moment
-from jepalab.records import describe_machine, write_atomically, write_json
+from jepalab.records import describe_machine, write_json
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,6 @@ def judge(plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "command": machine["command"],
         "versions": machine,
     }
-
-
-def publish(folder: Path, target: Path) -> None:
-    """Copies a comparison's results and report, whole files, into `target`/`folder's name`."""
-    for name in ("results.json", "report.html"):
-        write_atomically(target / folder.name / name, (folder / name).read_bytes())
 
 
 def run_grid(

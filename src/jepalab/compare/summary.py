@@ -1,8 +1,10 @@
-"""A comparison's results as tables for the terminal."""
+"""A comparison's results as tables: for the terminal, and as Markdown beside a published report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jepalab.compare.stats import mean_interval
+from jepalab.records import write_atomically
 
 COLUMNS = {
     "state_r2": "state R2",
@@ -19,45 +22,91 @@ COLUMNS = {
     "nuisance_r2": "nuisance R2",
     "rankme": "RankMe",
 }
+SCORE_TITLES = ("arm", *COLUMNS.values(), "seconds")
+CONTRAST_TITLES = ("contrast", "difference", "95 % interval", "verdict")
+COLOURS = {"held": "green", "refuted": "red", "not shown": "yellow", "exploratory": "dim"}
 
 
 def scores_table(results: Mapping[str, Any], condition: str) -> Table:
     """One row an arm: means over seeds, the state R2 with its 95 % interval."""
     table = Table(title=escape(f"{condition}: {results['conditions'][condition]}"), title_justify="left")
-    table.add_column("arm", no_wrap=True)
-    for title in COLUMNS.values():
+    table.add_column(SCORE_TITLES[0], no_wrap=True)
+    for title in SCORE_TITLES[1:]:
         table.add_column(title, justify="right")
-    table.add_column("seconds", justify="right")
-    for arm, label in results["arms"].items():
-        cells = [cell for cell in results["cells"] if (cell["arm"], cell["condition"]) == (arm, condition)]
-        done = [cell for cell in cells if cell["status"] == "done"]
-        if not done:
-            table.add_row(f"{arm}  {label}", *(["failed" if cells else "not run"] + [""] * len(COLUMNS)))
-            continue
-        readings = [[cell["metrics"][key] for cell in done if key in cell["metrics"]] for key in COLUMNS]
-        shown = [_with_interval(readings[0]), *(f"{np.mean(values):.2f}" if values else "" for values in readings[1:])]
-        seconds = np.mean([cell["compute"]["seconds"] for cell in done])
-        table.add_row(f"{arm}  {label}", *shown, f"{seconds:.0f}" if seconds else "")
+    for row in _score_rows(results, condition):
+        table.add_row(*map(escape, row))
     return table
 
 
 def contrasts_table(results: Mapping[str, Any]) -> Table:
-    """One row a declared contrast: the difference with its interval, and the verdict."""
-    table = Table(title="Declared before the first run, judged after the last", title_justify="left")
-    for title, side in (("contrast", "left"), ("difference", "right"), ("95 % interval", "right"), ("verdict", "left")):
-        table.add_column(title, justify=side)  # type: ignore[arg-type]
-    colours = {"held": "green", "refuted": "red", "not shown": "yellow"}
-    for contrast in results["contrasts"]:
-        low, high = contrast["interval"]
-        interval = "none" if low is None else f"[{low:+.3f}, {high:+.3f}]"
-        difference = "none" if contrast["difference"] is None else f"{contrast['difference']:+.3f}"
-        verdict = contrast["verdict"] if contrast["is_primary"] else "exploratory"
-        colour = colours.get(verdict, "dim")
-        table.add_row(escape(contrast["name"]), difference, escape(interval), f"[{colour}]{verdict}")
+    """One row a contrast: the difference with its interval, and the verdict."""
+    table = Table(title="Declared before these seeds ran, judged after", title_justify="left")
+    table.add_column(CONTRAST_TITLES[0])
+    table.add_column(CONTRAST_TITLES[1], justify="right")
+    table.add_column(CONTRAST_TITLES[2], justify="right")
+    table.add_column(CONTRAST_TITLES[3])
+    for *facts, verdict in _contrast_rows(results):
+        table.add_row(*map(escape, facts), f"[{COLOURS[verdict]}]{verdict}")
     return table
 
 
+def publish(folder: Path, target: Path) -> None:
+    """Puts a comparison's results, its report and a page of tables into `target`/its name, each file whole."""
+    results = json.loads((folder / "results.json").read_text())
+    for name in ("results.json", "report.html"):
+        write_atomically(target / results["name"] / name, (folder / name).read_bytes())
+    write_atomically(target / results["name"] / "README.md", _as_markdown(results).encode())
+
+
+def _as_markdown(results: Mapping[str, Any]) -> str:
+    versions = results["versions"]
+    parts = [
+        f"# {results['question']}",
+        results["answer"] if results["complete"] else f"**Unfinished.** {results['answer']}",
+        "Means over seeds; state R2 with half its 95 % interval. The page `report.html` beside this one has the rest.",
+    ]
+    for condition, what in results["conditions"].items():
+        parts += [f"## {condition}: {what}", _markdown_table(SCORE_TITLES, _score_rows(results, condition))]
+    seeds = ", ".join(map(str, results["seeds"]))
+    parts += [
+        "## Contrasts",
+        _markdown_table(CONTRAST_TITLES, _contrast_rows(results)),
+        f"Written by `{results['command']}`; seeds {seeds}; torch {versions['packages']['torch']}; "
+        f"{versions['machine']}; commit {versions['commit'][:12]}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(titles: Sequence[str], rows: Iterator[list[str]]) -> str:
+    lines = [list(titles), ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+
+
+def _score_rows(results: Mapping[str, Any], condition: str) -> Iterator[list[str]]:
+    for arm, label in results["arms"].items():
+        cells = [cell for cell in results["cells"] if (cell["arm"], cell["condition"]) == (arm, condition)]
+        done = [cell for cell in cells if cell["status"] == "done"]
+        name = f"{arm}  {label}"
+        if not done:
+            yield [name, "failed" if cells else "not run", *[""] * len(COLUMNS)]
+            continue
+        readings = [[cell["metrics"][key] for cell in done if key in cell["metrics"]] for key in COLUMNS]
+        seconds = np.mean([cell["compute"]["seconds"] for cell in done])
+        means = [f"{np.mean(values):.2f}" if values else "" for values in readings[1:]]
+        yield [name, _with_interval(readings[0]), *means, f"{seconds:.0f}" if seconds else ""]
+
+
+def _contrast_rows(results: Mapping[str, Any]) -> Iterator[list[str]]:
+    for contrast in results["contrasts"]:
+        low, high = contrast["interval"]
+        interval = "none" if low is None else f"{low:+.3f} to {high:+.3f}"
+        difference = "none" if contrast["difference"] is None else f"{contrast['difference']:+.3f}"
+        yield [contrast["name"], difference, interval, contrast["verdict"] if contrast["is_primary"] else "exploratory"]
+
+
 def _with_interval(values: list[float]) -> str:
+    if not values:
+        return ""
     interval = mean_interval(values, generator=np.random.default_rng(0))
     if not np.isfinite(interval.low):
         return f"{interval.estimate:.2f}"
