@@ -24,14 +24,14 @@ from jepalab.compare.grid import Plan, compare
 from jepalab.data.moving import MovingObject
 from jepalab.data.sprites import dot
 from jepalab.dist import Precision, seeded
-from jepalab.fit import InterruptedRunError, fit, stop_signals
+from jepalab.fit import InterruptedRunError, Watch, fit, stop_signals
 from jepalab.losses.sigreg import SIGReg
 from jepalab.objectives.ema_jepa import EMAJEPA
 from jepalab.objectives.sigreg_jepa import SIGRegJEPA
 from jepalab.run import Run
 from jepalab.types import Objective, Subject
 
-STEPS, SAVE_EVERY, EVALUATE_AT = 120, 5, (30, 60)
+STEPS, SAVE_EVERY, EVALUATE_AT = 240, 24, (30, 60)
 SECONDS_TO_WAIT = 60
 # What every process would otherwise import anew; the first optimizer step of torch imports its compiler.
 IMPORTED_ONCE = ["pytest", "torch._dynamo", "jepalab.fit", "jepalab.compare.grid", "jepalab.data.moving"]
@@ -63,11 +63,18 @@ def read_out(objective: Objective) -> dict[str, float]:
     return {"energy": float(objective.encoder(small_stream().batch(1_000).x).detach().square().mean())}
 
 
-def train(folder: Path, objective: str = "sigreg", precision: Precision = "fp32") -> None:
+def train(folder: Path, objective: str = "sigreg", precision: Precision = "fp32", watch: Watch | None = None) -> None:
     """Trains a small run in a folder, or goes on there."""
     torch.set_num_threads(1)
-    run = small_run(objective, precision=precision)
-    fit(run, folder=folder, device="cpu", save_every=SAVE_EVERY, evaluate=read_out, evaluate_at=EVALUATE_AT)
+    fit(
+        small_run(objective, precision=precision),
+        folder=folder,
+        device="cpu",
+        watch=watch,
+        save_every=SAVE_EVERY,
+        evaluate=read_out,
+        evaluate_at=EVALUATE_AT,
+    )
 
 
 def start(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:

@@ -14,12 +14,12 @@ import pytest
 
 from jepalab.compare.tune import SHARED, Knob, draw_trials, expected_best, summarise
 from jepalab.recipes import tuning
-from jepalab.recipes.distractor import ARMS, CONDITIONS, plan
+from jepalab.recipes.distractor import ARMS, DEMO_ARMS, plan
 from jepalab.recipes.tuning import TUNED_CONDITIONS, TUNING_SEED, Search, tune_distractor
 
 KNOBS = {arm: tuned.knob for arm, tuned in ARMS.items() if tuned.knob}
 RECORDED = Path(str(files("jepalab.recipes").joinpath("distractor.tuned.json")))
-recorded = pytest.mark.skipif(not RECORDED.exists(), reason="no search has been recorded yet")
+FOUND = json.loads(RECORDED.read_text()) if RECORDED.exists() else {"conditions": {}}
 
 
 def share_of_range(knob: Knob, value: float) -> float:
@@ -121,30 +121,28 @@ def test_unknown_arm_is_refused_with_the_known_ones() -> None:
         tune_distractor(Search(arms=("J9",)))
 
 
-@recorded
-@pytest.mark.parametrize("condition", TUNED_CONDITIONS)
-@pytest.mark.parametrize("arm", KNOBS)
-def test_recorded_search_gave_every_arm_its_trials(arm: str, condition: str) -> None:
-    found = json.loads(RECORDED.read_text())
-    summary, knobs = found["conditions"][condition][arm], (*SHARED, KNOBS[arm])
-    assert len(summary["scores"]) == found["num_trials"] >= 12
+@pytest.mark.parametrize(("condition", "arm"), [(c, arm) for c, arms in FOUND["conditions"].items() for arm in arms])
+def test_recorded_search_gave_every_arm_its_trials(condition: str, arm: str) -> None:
+    summary, knobs = FOUND["conditions"][condition][arm], (*SHARED, KNOBS[arm])
+    assert len(summary["scores"]) == FOUND["num_trials"] >= 12
     assert summary["score"] == max(summary["scores"])
     assert summary["settings"].keys() == {knob.name for knob in knobs}
     assert all(knob.low <= summary["settings"][knob.name] <= knob.high for knob in knobs)
-    assert summary["settings"] in draw_trials(KNOBS[arm], found["num_trials"])
+    assert summary["settings"] == draw_trials(KNOBS[arm], FOUND["num_trials"])[np.argmax(summary["scores"])]
     assert summary["expected_best_of_n"] == pytest.approx(expected_best(summary["scores"]))
 
 
-@recorded
+@pytest.mark.skipif(not RECORDED.exists(), reason="no search has been recorded yet")
 @pytest.mark.parametrize("preset", ["demo", "full"])
-def test_comparison_uses_the_recorded_settings_on_other_seeds(preset: Any) -> None:
-    found, planned = json.loads(RECORDED.read_text()), plan(preset=preset)
-    assert found["seed"] not in planned.seeds
+def test_comparison_takes_the_arms_that_were_tuned_on_seeds_that_tuned_none(preset: Any) -> None:
+    planned = plan(preset=preset)
+    assert FOUND["seed"] == TUNING_SEED
+    assert TUNING_SEED not in planned.seeds
+    competing = {(cell.arm, cell.condition) for cell in planned.cells}
     for condition, arms in planned.settings["conditions"].items():
-        tuned_on = condition if condition in TUNED_CONDITIONS else "fixed"
-        assert arms == {arm: found["conditions"][tuned_on][arm] for arm in planned.arms if arm in KNOBS}
-    assert {(cell.arm, cell.condition) for cell in planned.cells} == {
-        (arm, condition) for arm in planned.arms for condition in planned.conditions
-    }
-    assert planned.conditions.keys() <= CONDITIONS.keys()
+        found = FOUND["conditions"][condition if condition in TUNED_CONDITIONS else "fixed"]
+        assert arms == {arm: found[arm] for arm in planned.arms if arm in found}
+        floors = planned.arms.keys() - KNOBS.keys()
+        assert {arm for arm, where in competing if where == condition} == {*arms, *floors}
+    assert {(arm, condition) for arm in DEMO_ARMS for condition in ("changing", "fixed")} <= competing
     assert len({contrast.name for contrast in planned.contrasts}) == len(planned.contrasts) >= 2
