@@ -15,6 +15,8 @@ from jepalab.compare.pool import run_jobs
 from jepalab.progress import Display, Moment
 from jepalab.records import describe_machine, write_json
 
+AVERAGED = ("steps", "samples", "frames", "flops_per_step", "train_flops", "seconds", "judging_seconds")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -141,7 +143,7 @@ def _compute_table(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             groups.setdefault((cell["arm"], cell["condition"]), []).append(cell["compute"])
     return [
         {"arm": arm, "condition": condition, "num_seeds": len(rows)}
-        | {key: rows[0][key] for key in ("steps", "samples", "frames", "flops_per_step", "train_flops", "parameters")}
-        | {key: sum(row[key] for row in rows) / len(rows) for key in ("seconds", "judging_seconds")}
+        | {"parameters": rows[0]["parameters"]}
+        | {key: sum(row[key] for row in rows) / len(rows) for key in AVERAGED}
         for (arm, condition), rows in groups.items()
     ]
