@@ -181,7 +181,7 @@ def plan(
     Same encoder, data, order of samples and budget for every arm, each with its own tuned settings.
 
     Args:
-        preset: "demo" takes two conditions, eight arms and 3 seeds (minutes); "full" all of them and 5 seeds (hours).
+        preset: "demo" takes two conditions, eight arms and 3 seeds (minutes); "full" all of them and 5 seeds (an hour).
         thing: "digits", "dot", or a folder of your images: what moves.
         background: a folder of your images as the distractor.
         num_seeds: independent repetitions; 3 for the demo, 5 for the full comparison.
