@@ -1,0 +1,317 @@
+"""Where a loss compares: a walk from the scalar back to the places where two contents meet, or one is measured alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from jepalab.audit import operations as ops
+from jepalab.audit.content import Content, Contents, prod
+from jepalab.audit.tape import Node, Tape
+
+COMPARISON, STATISTIC, SCORE, CRITIC, PENALTY = "comparison", "statistic", "score", "critic", "penalty"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One place where the loss begins, seen from the network.
+
+    kind        "comparison" of two sides; "statistic" of one; "score", one content taken as it is, to be raised or
+                lowered; "critic", one content against a constant class; "penalty" on parameters.
+    cut         the node whose gradient is this leaf's part of the loss. All leaves together cut the graph once.
+    meet        the call that compares; prediction and target are the nodes it compares.
+    contrast    whether samples are compared with one another under a softmax or the like.
+    cross       whether features are correlated over the batch (Barlow Twins).
+    classifies  whether it is a cross-entropy or another comparison of distributions.
+    weights     inputs that scale this comparison.
+    """
+
+    kind: str
+    cut: int
+    meet: int
+    prediction: int
+    target: int | None = None
+    contrast: bool = False
+    cross: bool = False
+    classifies: bool = False
+    weights: frozenset[str] = frozenset()
+    opaque: bool = False
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the walk came here from the loss: by sums and means alone, and past a softmax or exponential or not."""
+
+    linear: bool = True
+    soft: bool = False
+
+
+class Comparisons:
+    """Finds the leaves of a loss on a tape."""
+
+    def __init__(self, tape: Tape, contents: Contents, batch_size: int | None) -> None:
+        self.tape, self.contents, self.batch_size = tape, contents, batch_size
+        self._origins: dict[int, object] = {}
+        self._frontiers: dict[int, frozenset[object]] = {}
+        self._known: dict[tuple[int, Way], list[Leaf]] = {}
+
+    def of(self, root: int) -> list[Leaf]:
+        """The leaves of the scalar at this key, in the order of the tape, each once."""
+        found: dict[tuple[int, int], Leaf] = {}
+        for leaf in self.leaves(root, Way()):
+            found.setdefault((leaf.cut, leaf.meet), leaf)
+        return sorted(found.values(), key=lambda leaf: leaf.cut)
+
+    def leaves(self, key: int, way: Way) -> list[Leaf]:
+        if (key, way) not in self._known:
+            self._known[key, way] = []  # a guard: the tape has no cycles
+            self._known[key, way] = self._walk(key, way)
+        return self._known[key, way]
+
+    def _walk(self, key: int, way: Way) -> list[Leaf]:
+        node, content = self._at(key)
+        if not content.atoms:
+            return [Leaf(PENALTY, key, key, key)] if node.requires_grad else []
+        if node.kind != "call":
+            return [self._alone(key, way)]
+        if node.name in ops.LOSSES:
+            return self._named(node, way)
+        data = self.contents.data_of(node)
+        if node.name in ("gather", "getitem", "take_along_dim") and way.linear and (chosen := self._chosen(node)):
+            return [self._meeting(node, data[0], chosen, classifies=True)]
+        if self.contents.is_network(node) or node.opaque:
+            if node.opaque and len(data) > 1 and not node.shape:
+                return [replace(self._meeting(node, data[0], data[1]), opaque=True)]
+            return [self._alone(key, way)]
+        soft = way.soft or node.name in ops.SOFTMAX
+        if len(data) == 1:
+            return self.leaves(data[0], Way(way.linear and node.name in ops.LINEAR, soft))
+        return self._several(node, data, Way(way.linear, soft))
+
+    def _several(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
+        """A parameter-free call that two or more contents enter."""
+        if node.name in ops.ADDITIVE:
+            if way.linear:
+                return [leaf for key in data for leaf in self.leaves(key, way)]
+            return self._difference(node, data, way)
+        if node.name in ops.PRODUCT:
+            return self._product(node, data, way)
+        if node.name in ops.MATRIX_PRODUCT:
+            return self._matrix_product(node, data, way)
+        inner = [
+            leaf
+            for key in data
+            for leaf in self.leaves(key, replace(way, linear=way.linear and node.name in ops.LINEAR))
+        ]
+        if any(leaf.kind == COMPARISON for leaf in inner) or (way.linear and node.name in ops.LINEAR):
+            return inner
+        return [self._alone(node.key, way)]
+
+    def _difference(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
+        a, b = data[0], data[-1]
+        if self.same_origin(a, b):
+            return [self._alone(node.key, way)]
+        if all(self._is_distance(key) for key in data):
+            return [leaf for key in data for leaf in self.leaves(key, way)]
+        if node.name == "add" and not any(self.tape.nodes[k].name == "neg" for k in (a, b)):
+            inner = [leaf for key in data for leaf in self.leaves(key, way)]
+            compared = any(leaf.kind == COMPARISON for leaf in inner)
+            return inner if compared else [self._alone(node.key, way)]
+        return [self._meeting(node, a, b)]
+
+    def _product(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
+        a, b = data[0], data[-1]
+        if a == b:
+            return self.leaves(a, Way(False, way.soft))
+        inner = {key: self.leaves(key, Way(False, way.soft)) for key in (a, b)}
+        compared = [key for key in (a, b) if any(leaf.kind == COMPARISON for leaf in inner[key])]
+        if compared:
+            found = [leaf for key in compared for leaf in inner[key] if leaf.kind == COMPARISON]
+            scales = [key for key in (a, b) if key not in compared]
+            roots = frozenset().union(*(self.contents.of[k].roots for k in scales))
+            found = [replace(leaf, weights=leaf.weights | roots) for leaf in found]
+            if any(self.tape.nodes[key].requires_grad for key in scales):
+                return [replace(found[0], cut=node.key)]
+            return found
+        if self.same_origin(a, b) or node.name in ("rdiv",):
+            return [self._alone(node.key, way)]
+        if any(self._is_scale(key) for key in (a, b)):
+            return [self._alone(node.key, way)]
+        return [self._meeting(node, a, b, classifies=self._is_distribution(a) or self._is_distribution(b))]
+
+    def _matrix_product(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
+        a, b = data[0], data[-1]
+        if self._correlates_features(node, a, b):
+            return [self._alone(node.key, way)] if self.same_origin(a, b) else [self._meeting(node, a, b, cross=True)]
+        if way.soft or self._pairs_samples(node):
+            if self.same_origin(a, b) and not way.soft:
+                return [self._alone(node.key, way)]
+            return [self._meeting(node, a, b, contrast=True)]
+        same_kind = self.contents.of[a].atoms == self.contents.of[b].atoms
+        if self.same_origin(a, b) or (same_kind and self._both_flow(a, b)):
+            return [self._alone(node.key, way)]
+        return [self._meeting(node, a, b)]
+
+    def _named(self, node: Node, way: Way) -> list[Leaf]:
+        """A loss function or distance by its name."""
+        slots = dict(node.inputs)
+        left, right = (next((slots[s] for s in names if s in slots), None) for names in ops.LOSSES[node.name])
+        contents = [None if key is None else self.contents.of[key] for key in (left, right)]
+        has = [key for key, content in zip((left, right), contents, strict=True) if content and content.atoms]
+        classifies = node.name in ops.CLASSIFYING
+        if len(has) == 2 and left is not None and right is not None:
+            if self.same_origin(left, right):
+                contrast = way.soft and node.name in ("cosine_similarity", "cdist")
+                return [self._meeting(node, left, right, contrast=True)] if contrast else [self._alone(node.key, way)]
+            distance = node.name in ("cosine_similarity", "cdist", "pairwise_distance", "dist")
+            contrast = node.name in ops.CONTRASTING or (distance and (way.soft or node.name == "cdist"))
+            inner = self._similarities(left) if classifies else []
+            if inner and not self.contents.of[right].roots - self.contents.of[left].roots:
+                return [replace(inner[0], cut=node.key, contrast=True)]
+            return [self._meeting(node, left, right, contrast=contrast, classifies=classifies)]
+        if not has:
+            return []
+        if classifies or node.name in ("poisson_nll_loss",):
+            if inner := self._similarities(has[0]):
+                return [replace(inner[0], cut=node.key, contrast=True)]
+            return [Leaf(CRITIC, node.key, node.key, has[0], classifies=True)]
+        inner = self.leaves(has[0], Way(False, way.soft))
+        compared = [leaf for leaf in inner if leaf.kind == COMPARISON and (leaf.cross or leaf.contrast)]
+        return compared or [Leaf(STATISTIC, node.key, node.key, has[0])]
+
+    def _similarities(self, key: int) -> list[Leaf]:
+        """Products of two contents that end up as the logits at this key, without a network in between."""
+        todo, found, seen = [key], [], set()
+        while todo:
+            here = todo.pop(0)
+            node, content = self._at(here)
+            if here in seen or not content.atoms or node.kind != "call":
+                continue
+            seen.add(here)
+            data = self.contents.data_of(node)
+            distance = node.name in ("cosine_similarity", "cdist", "pairwise_distance")
+            products = ops.MATRIX_PRODUCT | ops.PRODUCT
+            if len(data) > 1 and (distance or node.name in products) and not self.contents.is_network(node):
+                if not any(self._is_scale(k) for k in data[:2]):
+                    found.append(self._meeting(node, data[0], data[1], contrast=True))
+                    continue
+            if not self.contents.is_network(node):
+                todo += data
+        return found
+
+    def _chosen(self, node: Node) -> int | None:
+        """The index that chooses among predictions, where it holds content itself: log p[y]."""
+        for slot, key in node.inputs:
+            where = slot.split(".")[0] in ("1", "2", "index", "indices") and slot != "0"
+            source = self.contents.data_of(node)[0]
+            if where and self.contents.of[key].atoms and self.tape.nodes[key].integer and key != source:
+                if self._is_distribution(source):
+                    return key
+        return None
+
+    def _alone(self, key: int, way: Way) -> Leaf:
+        """One content without a second one to hold against."""
+        return Leaf(SCORE if way.linear else STATISTIC, key, key, key)
+
+    def _meeting(
+        self, node: Node, a: int, b: int, *, contrast: bool = False, cross: bool = False, classifies: bool = False
+    ) -> Leaf:
+        prediction, target = self.sides(a, b)
+        return Leaf(COMPARISON, node.key, node.key, prediction, target, contrast, cross, classifies)
+
+    def sides(self, a: int, b: int) -> tuple[int, int]:
+        """Prediction and target: the target is the side without gradient, else the one fewer parameters made."""
+        flows = [self.tape.nodes[key].requires_grad for key in (a, b)]
+        if flows[0] != flows[1]:
+            return (a, b) if flows[0] else (b, a)
+        made = [(self.contents.of[key].params & self.contents.online).bit_count() for key in (a, b)]
+        return (b, a) if made[1] > made[0] else (a, b)
+
+    def same_origin(self, a: int, b: int) -> bool:
+        """Whether both are made, without parameters, of the very same values: a thing held against itself."""
+        return self.frontier(a) == self.frontier(b)
+
+    def frontier(self, key: int) -> frozenset[object]:
+        """What a node is made of: outputs of networks, leaves and selected parts of these."""
+        if key not in self._frontiers:
+            node, content = self._at(key)
+            if node.kind != "call" or self.contents.is_network(node) or node.opaque or node.name in ops.NOISE:
+                self._frontiers[key] = frozenset({key})
+            elif node.literal:
+                self._frontiers[key] = frozenset({self._origin(key)})
+            else:
+                data = self.contents.data_of(node) if content.atoms else []
+                self._frontiers[key] = frozenset().union(*(self.frontier(k) for k in data))
+        return self._frontiers[key]
+
+    def _origin(self, key: int) -> object:
+        """The same for two selections of the same part of the same thing."""
+        if key not in self._origins:
+            node = self.tape.nodes[key]
+            parts = tuple((slot, tuple(sorted(map(hash, self.frontier(k))))) for slot, k in node.inputs)
+            self._origins[key] = (node.name, node.literal, parts)
+        return self._origins[key]
+
+    def _is_distance(self, key: int) -> bool:
+        """Whether a reduction of a comparison stands here: the distance of a triplet, a score."""
+        node, content = self._at(key)
+        while node.kind == "call" and content.atoms and not self.contents.is_network(node):
+            if node.name in ops.LOSSES and len(self.contents.data_of(node)) > 1:
+                return True
+            data = self.contents.data_of(node)
+            if node.name in ops.DISTANCE:
+                return any(
+                    leaf.kind == COMPARISON and leaf.target is not None and self._differ(leaf.prediction, leaf.target)
+                    for leaf in self.leaves(node.key, Way(node.name in ops.REDUCTION))
+                )
+            if len(data) != 1:
+                return False
+            node, content = self._at(data[0])
+        return False
+
+    def _differ(self, a: int, b: int) -> bool:
+        return self.contents.of[a].atoms != self.contents.of[b].atoms or not self._both_flow(a, b)
+
+    def _both_flow(self, a: int, b: int) -> bool:
+        return self.tape.nodes[a].requires_grad and self.tape.nodes[b].requires_grad
+
+    def _is_scale(self, key: int) -> bool:
+        """One number a sample, or fewer: what is multiplied by it is scaled, not compared."""
+        shape = self.tape.nodes[key].shape
+        size = self.batch_size or 1
+        return prod(shape) == 1 or (len(shape) > 1 and shape[0] == size and prod(shape) == size)
+
+    def _is_distribution(self, key: int) -> bool:
+        """Whether a softmax stands above this node, with nothing but layout in between."""
+        node = self.tape.nodes[key]
+        while node.kind == "call":
+            if node.name in ("softmax", "log_softmax", "logsigmoid", "sigmoid", "one_hot", "softmin"):
+                return True
+            data = self.contents.data_of(node)
+            if node.name not in ops.LINEAR | {"log", "clamp", "mul", "div"} or not data:
+                return False
+            node = self.tape.nodes[data[0]]
+        return False
+
+    def _correlates_features(self, node: Node, a: int, b: int) -> bool:
+        """Whether the product sums over the batch and leaves features by features."""
+        size, (left, right) = self.batch_size, (self.tape.nodes[k].shape for k in (a, b))
+        if size is None or len(node.shape) < 2 or len(left) != 2 or len(right) != 2:
+            return False
+        if node.name == "einsum":
+            return (
+                node.shape[-1] != size and left[0] == right[0] and left[0] % size == 0 and node.shape[-1] == right[-1]
+            )
+        return left[-1] == right[0] and right[0] % size == 0 and node.shape[0] % size != 0
+
+    def _pairs_samples(self, node: Node) -> bool:
+        size = self.batch_size
+        return bool(size) and len(node.shape) == 2 and all(n % size == 0 for n in node.shape)
+
+    def _at(self, key: int) -> tuple[Node, Content]:
+        return self.tape.nodes[key], self.contents.of[key]
+
+
+def scalars_upstream(tape: Tape, keys: Iterable[int]) -> set[int]:
+    """Everything the given nodes were computed from."""
+    return tape.ancestors(list(keys))

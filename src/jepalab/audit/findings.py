@@ -1,0 +1,178 @@
+"""What a reader of the step should know besides its verdict: leaks, mixing, privileged labels, idle and stuck parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from jepalab.audit.comparisons import Leaf
+from jepalab.audit.content import Contents
+from jepalab.audit.footprint import Footprint
+from jepalab.audit.observation import Observation
+from jepalab.audit.report import Family, Finding, ParameterClass, Space, Term
+from jepalab.audit.roles import LABELS, kind_of
+from jepalab.audit.tape import Tape
+from jepalab.audit.verdict import PRESENT
+
+SWAMPING = 0.95
+OVERLAP = 0.02  # share of compared places whose own input the prediction saw, from which a context overlaps its targets
+GIVEN = (Space.LABEL, Space.ACTION, Space.REWARD)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A term with what stands behind it."""
+
+    term: Term
+    leaf: Leaf
+    footprint: Footprint | None
+
+
+def find(
+    evidence: Sequence[Evidence],
+    tape: Tape,
+    contents: Contents,
+    observation: Observation,
+    *,
+    mixed: Sequence[int],
+    reached: frozenset[str],
+    unread: Iterable[str],
+) -> tuple[Finding, ...]:
+    """All findings, the heaviest first."""
+    terms = [item.term for item in evidence]
+    found = [
+        *leaks(evidence),
+        *mixing(tape, mixed),
+        *privileged(evidence, tape, contents),
+        *shares(terms),
+        *collapsing(terms),
+        *averages(observation),
+        *untrained(observation, reached),
+        *(
+            Finding("unused-input", "warning", f"The step never read the input {name!r}, so nothing is said about it.")
+            for name in unread
+        ),
+    ]
+    weights = ("error", "warning", "note")
+    return tuple(sorted(found, key=lambda finding: weights.index(finding.weight)))
+
+
+def leaks(evidence: Sequence[Evidence]) -> Iterable[Finding]:
+    for item in evidence:
+        term, seen = item.term, item.footprint
+        if seen is None or term.novelty is None or term.share == 0:
+            continue
+        if term.space in GIVEN and term.novelty < 1 - OVERLAP:
+            what = f"The {term.space} that is to be told also reaches the prediction's input"
+            yield Finding("leak", "error", f"{what}: it can be copied instead of learned.", term.place)
+        elif term.space in (Space.INPUT, Space.TOKEN, Space.FIXED_FEATURE) and OVERLAP < term.novelty < 1 - OVERLAP:
+            what = f"At {1 - term.novelty:.0%} of the compared places the prediction has seen the very content it is to predict"
+            yield Finding("leak", "error", f"{what}: those places reward copying.", term.place)
+        elif term.space is Space.TOKEN and term.novelty <= OVERLAP and term.target and term.target.stage == "raw":
+            what = "The prediction sees the token it is to predict (is the causal mask or the shift missing?)"
+            yield Finding("leak", "error", f"{what}: copying it solves the task.", term.place)
+        elif term.family is Family.JEPA and seen.own and seen.own_seen / seen.own > OVERLAP:
+            what = f"For {seen.own_seen / seen.own:.0%} of the predicted embeddings the context holds the target's own place"
+            yield Finding("leak", "error", f"{what}: context and target overlap, and these can be copied.", term.place)
+
+
+def mixing(tape: Tape, mixed: Sequence[int]) -> Iterable[Finding]:
+    for key in mixed[:3]:
+        node = tape.nodes[key]
+        place = node.places[0]
+        if "batch_norm" in node.name:
+            yield Finding(
+                "batch-mixing",
+                "note",
+                "Batch normalisation makes every sample depend on the others through the batch's mean and variance; "
+                "what is learned may use that, and evaluation with stored statistics differs from training.",
+                place,
+            )
+        else:
+            yield Finding(
+                "batch-mixing",
+                "error",
+                f"Samples of a batch mix in {node.name}: changing one sample changes the embeddings of others. Is the "
+                "batch on the axis that this module takes for time or tokens (batch_first)?",
+                place,
+            )
+
+
+def privileged(evidence: Sequence[Evidence], tape: Tape, contents: Contents) -> Iterable[Finding]:
+    comparisons = [item for item in evidence if item.term.family is not Family.REGULARISER]
+    selfsupervised = [i for i in comparisons if i.term.space not in GIVEN and i.term.share > 0]
+    for item in comparisons:
+        roots = {root for side in (item.term.prediction, item.term.target) if side for root in side.roots}
+        labels = sorted(root for root in roots if kind_of(root) in LABELS)
+        term = item.term
+        if term.space is Space.LABEL and selfsupervised and term.share > 0.001:
+            what = f"Labels or true states ({', '.join(labels)}) send {term.share:.0%} of the encoder's gradient"
+            yield Finding(
+                "privileged", "warning", f"{what}: what it learns is no longer learned from observations alone.", term.place
+            )
+        elif labels and term.space is not Space.LABEL and term.share > 0.001:
+            what = f"{', '.join(labels)} feeds the {term.space} comparison"
+            yield Finding("privileged", "warning", f"{what}: a label takes part in a self-supervised term.", term.place)
+
+
+def shares(terms: Sequence[Term]) -> Iterable[Finding]:
+    total = sum(term.share for term in terms)
+    for term in terms:
+        if term.share <= 1e-6:
+            what = f"The term {term.name!r} sends no gradient to the encoder"
+            yield Finding("no-gradient", "note", f"{what}: it trains a reader of the embedding, or nothing.", term.place)
+    real = [term for term in terms if term.share > 1e-6]
+    for term in real:
+        if len(real) > 1 and total and term.share / total > SWAMPING:
+            others = ", ".join(other.name for other in real if other is not term)
+            what = f"{term.name!r} sends {term.share:.1%} of the encoder's gradient and swamps {others}"
+            yield Finding("swamped", "warning", f"{what}: at these weights the rest hardly counts.", term.place)
+
+
+def collapsing(terms: Sequence[Term]) -> Iterable[Finding]:
+    for term in terms:
+        if term.family in (Family.JEPA, Family.INVARIANCE) and term.share >= PRESENT and not term.anti_collapse:
+            what = (
+                "The target has the same network and only a stop-gradient, no predictor"
+                if term.stop_gradient
+                else "The target is the encoder's own embedding with gradient on both sides"
+            )
+            yield Finding(
+                "collapse",
+                "error",
+                f"{what}, and nothing in the step works against collapse: the same embedding for every input solves it.",
+                term.place,
+            )
+
+
+def averages(observation: Observation) -> Iterable[Finding]:
+    for copy in observation.still:
+        yield Finding(
+            "ema-still",
+            "warning",
+            f"{copy} is an exact copy of trained weights and nothing in the step moves it. If it is meant to be a moving "
+            "average, its update is missing (or lies outside the step: pass it as after_step).",
+        )
+    for average in observation.averages:
+        if average.order == "before":
+            yield Finding(
+                "ema-early",
+                "warning",
+                f"{average.copy} follows the weights from before the optimizer's step: it is updated one step early, and "
+                "at the first step not at all.",
+            )
+
+
+def untrained(observation: Observation, reached: frozenset[str]) -> Iterable[Finding]:
+    idle = [name for name, kind in observation.classes.items() if kind is ParameterClass.IDLE]
+    if idle:
+        shown = ", ".join(idle[:4]) + (f" and {len(idle) - 4} more" if len(idle) > 4 else "")
+        yield Finding("untrained", "warning", f"No term trains {shown}, though they require a gradient.")
+
+
+def unread(tape: Tape, contents: Contents, roots: Iterable[str]) -> tuple[str, ...]:
+    """Inputs that entered no call of the step."""
+    read = {tape.nodes[key].name for node in tape.nodes for _, key in node.inputs if tape.nodes[key].kind == "root"}
+    return tuple(root for root in dict.fromkeys(roots) if root not in read)
+
+

@@ -1,0 +1,258 @@
+"""What each side of a comparison depends on: one element of an input is changed at a time, and both sides are watched.
+
+This tells prediction from auto-encoding and invariance, which look alike to a trace (I-JEPA and BYOL have the same
+provenance), and it sees leaks of the target and mixing of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepalab.audit import operations as ops
+from jepalab.audit.comparisons import COMPARISON, Leaf
+from jepalab.audit.content import Contents
+from jepalab.audit.rehearsal import Rehearsal
+from jepalab.audit.roles import is_view
+from jepalab.audit.tape import Tape
+
+WANTED = 96  # changed elements of an input that are enough to estimate a share
+MOST = 16  # runs an input
+
+
+@dataclass
+class Footprint:
+    """Counts over changed elements and compared values.
+
+    target    where the target reacted; fresh: where it did and the prediction did not.
+    roots     the inputs each side reacted to.
+    own_seen  changes a target reacted to far more than its neighbours did (its own place), and how often the
+              prediction saw them: a context that overlaps its targets.
+    """
+
+    target: float = 0.0
+    fresh: float = 0.0
+    target_roots: set[str] = field(default_factory=set)
+    prediction_roots: set[str] = field(default_factory=set)
+    own: float = 0.0
+    own_seen: float = 0.0
+    failed: int = 0
+
+    @property
+    def novelty(self) -> float | None:
+        return self.fresh / self.target if self.target else None
+
+
+class Capture:
+    """Keeps copies of chosen nodes of a run."""
+
+    def __init__(self, keys: Iterable[int]) -> None:
+        self.keys, self.kept = set(keys), {}
+
+    def __call__(self, key: int, tensor: Tensor) -> None:
+        if key in self.keys:
+            self.kept[key] = tensor.detach().clone()
+
+
+def footprints(
+    rehearsal: Rehearsal, tape: Tape, contents: Contents, leaves: Mapping[Any, tuple[Leaf, Tensor | None]]
+) -> dict[Any, Footprint]:
+    """The footprint of each comparison, by the keys it was given under. The tensor says which values count."""
+    compared = {k: v for k, v in leaves.items() if v[0].kind == COMPARISON and v[0].target is not None}
+    keys = {key for leaf, _ in compared.values() for key in (leaf.prediction, leaf.target) if key is not None}
+    prints = {name: Footprint() for name in compared}
+    if not compared:
+        return prints
+    base = run(rehearsal, keys)
+    wanted = {root for leaf, _ in compared.values() for root in contents.of[leaf.target or 0].roots}
+    for roots in changes(rehearsal, wanted):
+        tensors = [(role, t) for role, t in rehearsal.inputs.tensors.items() if rehearsal.inputs.by_id[id(t)] in roots]
+        whole = any(map(is_view, roots))
+        size = rehearsal.inputs.batch_size or 1
+        rounds = 1 if whole else max(2, min(MOST, -(-WANTED // size)))
+        for index in range(rounds):
+            generator = torch.Generator().manual_seed(index)
+            for _, tensor in tensors:
+                change(tensor, generator.manual_seed(index), whole=whole)
+            after = run(rehearsal, keys)
+            for name, (leaf, counted) in compared.items():
+                compare(prints[name], tape, leaf, base, after, counted, roots)
+    return prints
+
+
+def run(rehearsal: Rehearsal, keys: Iterable[int]) -> dict[int, Tensor]:
+    """The values of these nodes in a dry run from the restored world, whose inputs may have been changed."""
+    capture = Capture(keys)
+    try:
+        rehearsal.record(watch=capture)
+    finally:
+        rehearsal.world.restore()
+    return capture.kept
+
+
+def changes(rehearsal: Rehearsal, wanted: set[str]) -> list[frozenset[str]]:
+    """Inputs to be changed together: every view of one thing at once, everything else by itself."""
+    roots = [root for root in dict.fromkeys(rehearsal.inputs.by_id.values()) if root in wanted]
+    views = frozenset(root for root in dict.fromkeys(rehearsal.inputs.by_id.values()) if is_view(root))
+    single = [frozenset((root,)) for root in roots if root not in views]
+    return single + ([views] if views & set(roots) else [])
+
+
+@torch.no_grad()
+def change(tensor: Tensor, generator: torch.Generator, *, whole: bool = False) -> None:
+    """Changes one random element of every sample, or all of them, to something else of the same kind."""
+    flat = tensor.detach().reshape(len(tensor), -1) if tensor.ndim else tensor.detach().reshape(1, 1)
+    if not flat.numel():
+        return
+    rows = torch.arange(len(flat))
+    where = torch.randint(flat.shape[1], (len(flat),), generator=generator)
+    new = flat.clone()
+    if whole:
+        new = other(flat, generator)
+    else:
+        picked = flat[rows, where]
+        new[rows, where] = other(picked, generator, spread=flat)
+    tensor.detach().copy_(new.reshape(tensor.shape))
+
+
+def other(values: Tensor, generator: torch.Generator, spread: Tensor | None = None) -> Tensor:
+    """Different values of the same kind: other indices among those in use, numbers moved by a few deviations."""
+    spread = values if spread is None else spread
+    if values.dtype == torch.bool:
+        return ~values
+    if not values.is_floating_point():
+        known = spread[spread >= 0].unique() if (spread >= 0).any() else spread.unique()
+        if len(known) < 2:
+            return torch.where(values > 0, values - 1, values + 1)
+        place = torch.searchsorted(known, values.clamp(min=int(known[0])))
+        step = torch.randint(1, len(known), place.shape, generator=generator).to(place)
+        return torch.where(values < 0, values, known[(place + step) % len(known)])
+    scale = 2 * spread.float().std().nan_to_num(0.0) + 0.5
+    sign = torch.randint(2, values.shape, generator=generator).to(values) * 2 - 1
+    return values + sign * scale.to(values)
+
+
+def compare(
+    print_: Footprint,
+    tape: Tape,
+    leaf: Leaf,
+    base: Mapping[int, Tensor],
+    after: Mapping[int, Tensor],
+    counted: Tensor | None,
+    roots: frozenset[str],
+) -> None:
+    """Adds what one change did to both sides of a comparison."""
+    assert leaf.target is not None
+    pairs = [(base.get(key), after.get(key)) for key in (leaf.prediction, leaf.target)]
+    if any(a is None or b is None or a.shape != b.shape for a, b in pairs):
+        print_.failed += 1
+        return
+    (p0, p1), (t0, t1) = pairs
+    assert p0 is not None and p1 is not None and t0 is not None and t1 is not None
+    prediction, target = changed(p0, p1), changed(t0, t1)
+    if prediction.any():
+        print_.prediction_roots |= roots
+    if target.any():
+        print_.target_roots |= roots
+    meet = tape.nodes[leaf.meet]
+    node_target = tape.nodes[leaf.target]
+    prediction, counts = aligned(prediction, target, meet.name, node_target.integer)
+    if meet.name in ops.CLASS_INDEX and node_target.integer:
+        target = target & (t0 >= 0)
+    if prediction.shape != target.shape:
+        try:
+            prediction, target = torch.broadcast_tensors(prediction, target)
+        except RuntimeError:
+            prediction, target = prediction.any(), target.any()
+    if counted is not None and counts and counted.shape == target.shape:
+        target = target & counted
+    print_.target += float(target.sum())
+    print_.fresh += float((target & ~prediction).sum())
+    own = own_place(t0, t1) if t0.is_floating_point() and t0.ndim >= 3 else None
+    if own is not None and prediction.shape == own.shape:
+        own = own & target
+        print_.own += float(own.sum())
+        print_.own_seen += float((own & prediction).sum())
+
+
+def changed(a: Tensor, b: Tensor) -> Tensor:
+    return (a != b) & ~(a.isnan() & b.isnan()) if a.is_floating_point() else a != b
+
+
+def aligned(prediction: Tensor, target: Tensor, name: str, integer: bool) -> tuple[Tensor, bool]:
+    """The prediction's reactions by compared value: over all classes where the target is a class."""
+    if integer and prediction.ndim == target.ndim + 1:
+        axis = 1 if name in ops.CLASS_INDEX and prediction.ndim > 1 else -1
+        axis = axis if prediction.shape[:axis] + prediction.shape[axis:][1:] == target.shape else -1
+        return prediction.any(axis), True
+    if integer and name in ("gather", "take_along_dim") and prediction.ndim == target.ndim:
+        return prediction.any(-1, keepdim=True), True
+    if integer and name == "getitem":
+        return prediction.flatten(0, -2).any(-1).reshape(-1)[: target.numel()].reshape(target.shape), True
+    return prediction, True
+
+
+def own_place(before: Tensor, after: Tensor) -> Tensor | None:
+    """Per sample the token that reacted far more than any other: the one the change was made at."""
+    size = (after - before).float().abs().flatten(2).amax(2)
+    if size.shape[1] < 2:
+        return None
+    top = size.topk(2, dim=1)
+    clear = top.values[:, 0] > 4 * top.values[:, 1]
+    own = torch.zeros_like(size, dtype=torch.bool)
+    own[torch.arange(len(size)), top.indices[:, 0]] = clear
+    return own.reshape(*own.shape, *[1] * (before.ndim - 2)).expand_as(before)
+
+
+def mixing(rehearsal: Rehearsal, tape: Tape, contents: Contents) -> Sequence[int]:
+    """Calls inside the networks after which other samples depend on the first one: keys of the nodes, in order."""
+    size = rehearsal.inputs.batch_size
+    if not size or size < 2:
+        return []
+    base, after = Rows(size), Rows(size)
+    try:
+        rehearsal.record(watch=base)
+        rehearsal.world.restore()
+        for _, tensor in rehearsal.inputs.tensors.items():
+            if tensor.ndim and len(tensor) == size:
+                change(tensor[:1], torch.Generator().manual_seed(0), whole=True)
+        rehearsal.record(watch=after)
+    finally:
+        rehearsal.world.restore()
+    spoiled = {k for k, rows in base.rows.items() if k in after.rows and bool((rows != after.rows[k])[1:].any())}
+    feeds = feeding(tape, contents)
+    culprits = []
+    for key in sorted(spoiled):
+        node = tape.nodes[key] if key < len(tape.nodes) else None
+        if node is None or node.kind != "call" or node.name in ops.LAYOUT or node.name in ops.SELECTION:
+            continue
+        known = [k for _, k in node.inputs if k in base.rows]
+        clean = known and not any(k in spoiled for k in known)
+        if clean and (key in feeds or contents.is_network(node)) and contents.of[key].params:
+            culprits.append(key)
+    return culprits
+
+
+class Rows:
+    """A fingerprint of every sample in every node whose first axis is the batch."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.rows = size, {}
+
+    def __call__(self, key: int, tensor: Tensor) -> None:
+        if tensor.ndim and len(tensor) == self.size and not tensor.is_complex():
+            flat = tensor.detach().reshape(self.size, -1)
+            self.rows[key] = torch.stack([flat.double().sum(1), flat.double().abs().amax(1)], 1).nan_to_num()
+
+
+def feeding(tape: Tape, contents: Contents) -> set[int]:
+    """The nodes from which a network is still to come."""
+    found: set[int] = set()
+    for node in reversed(tape.nodes):
+        if node.key in found or contents.is_network(node):
+            found |= {key for _, key in node.inputs}
+    return found

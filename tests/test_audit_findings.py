@@ -1,0 +1,189 @@
+"""Defects seen in public packages: the audit finds each of them, at its line, and not in the twin that lacks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import audit_defects as steps
+from audit_cases import Case, audited, marked_lines, run
+from jepalab.audit.report import Audit, Finding
+
+Make = Callable[[], Case]
+BEFORE, OVERLAPPING = (0, 1, 2), (0, 1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A step with a defect and one without.
+
+    marked  whether the finding has a line, which the step's source marks.
+    weight  what the finding must weigh at least, or exactly for "note".
+    warm    whether a plain step goes first; without one a copy still equals its original.
+    """
+
+    kind: str
+    bad: Make
+    clean: Make
+    marked: bool = True
+    weight: str = "warning"
+    warm: bool = True
+
+
+def pair(
+    kind: str, make: Callable[..., Case], bad: dict[str, object], clean: dict[str, object], **more: object
+) -> Twins:
+    return Twins(kind, partial(make, **bad), partial(make, **clean), **more)  # type: ignore[arg-type]
+
+
+TWINS = {
+    "next word without a causal mask": pair("leak", steps.next_word, {"causal": False}, {"causal": True}),
+    "hidden pixels in the context": pair("leak", steps.masked_pixels, {"context": OVERLAPPING}, {"context": BEFORE}),
+    "hidden embeddings in the context": pair(
+        "leak",
+        partial(steps.masked_embeddings, teacher_attends=False),
+        {"context": OVERLAPPING},
+        {"context": BEFORE},
+    ),
+    "hidden embeddings in the context, teacher with attention": pair(
+        "leak",
+        partial(steps.masked_embeddings, teacher_attends=True),
+        {"context": OVERLAPPING},
+        {"context": BEFORE},
+    ),
+    "samples attend to each other": pair(
+        "batch-mixing", steps.sequence_encoder, {"batch_first": False}, {"batch_first": True}
+    ),
+    "statistics over the batch": pair(
+        "batch-mixing",
+        steps.normalised_encoder,
+        {"normalise": nn.BatchNorm1d},
+        {"normalise": nn.LayerNorm},
+        weight="note",
+    ),
+    "true state beside a self-supervised term": pair(
+        "privileged", steps.true_state, {"detached": False}, {"detached": True}
+    ),
+    "decoder on a detached embedding": pair(
+        "no-gradient", steps.two_terms, {"detach_embedding": True}, {}, weight="note"
+    ),
+    "term that trains nothing": pair("no-gradient", steps.two_terms, {"detach_pixels": True}, {}),
+    "term that drowns the other": pair("swamped", steps.two_terms, {"weight": 1e3}, {"weight": 0.5}),
+    "two embeddings and nothing else": pair("collapse", steps.two_embeddings, {}, {"stop_gradient": True}),
+    "two embeddings, twin with a spread": pair("collapse", steps.two_embeddings, {}, {"spread": True}),
+    "momentum of one": pair("ema-still", steps.slow_teacher, {"rate": 0.0}, {"rate": 0.05}, marked=False),
+    "copy that nobody moves": pair(
+        "ema-still", steps.slow_teacher, {"rate": None}, {"rate": None, "another": True}, marked=False, warm=False
+    ),
+    "copy moved before the optimizer": pair(
+        "ema-early", steps.order_of_updates, {"teacher_first": True}, {"teacher_first": False}
+    ),
+    "head that no term reaches": pair(
+        "untrained", steps.forgotten_head, {"frozen": False}, {"frozen": True}, marked=False
+    ),
+    "action that is never read": pair(
+        "unused-input", steps.action_in_the_batch, {"read": False}, {"read": True}, marked=False
+    ),
+}
+
+
+def seeded(make: Make) -> Case:
+    torch.manual_seed(0)
+    return make()
+
+
+def of_kind(result: Audit, kind: str) -> list[Finding]:
+    return [finding for finding in result.findings if finding.kind == kind]
+
+
+@pytest.mark.parametrize("twins", TWINS.values(), ids=TWINS)
+def test_twins_run_without_an_audit(twins: Twins) -> None:
+    for make in (twins.bad, twins.clean):
+        case = seeded(make)
+        assert case.encoder is not None
+        before = [parameter.clone() for parameter in case.encoder.parameters()]
+        run(case)
+        pairs = zip(before, case.encoder.parameters(), strict=True)
+        assert not any(torch.equal(old, new) for old, new in pairs), "every weight of the encoder learns"
+
+
+@pytest.mark.parametrize("twins", TWINS.values(), ids=TWINS)
+def test_defect_is_found(twins: Twins) -> None:
+    found = of_kind(audited(seeded(twins.bad), warm=twins.warm), twins.kind)
+    assert found
+    weights = {finding.weight for finding in found}
+    if twins.weight == "note":
+        assert weights <= {"note", "warning"}
+    else:
+        assert weights & {"warning", "error"}
+    assert all(len(finding.message.split()) > 5 for finding in found), "a sentence on why it matters"
+
+
+@pytest.mark.parametrize("twins", TWINS.values(), ids=TWINS)
+def test_clean_twin_has_no_such_finding(twins: Twins) -> None:
+    result = audited(seeded(twins.clean), warm=twins.warm)
+    assert not of_kind(result, twins.kind)
+    assert not [finding for finding in result.findings if finding.weight == "error"]
+
+
+@pytest.mark.parametrize("twins", [twins for twins in TWINS.values() if twins.marked], ids=lambda twins: twins.kind)
+def test_finding_names_its_line(twins: Twins) -> None:
+    found = of_kind(audited(seeded(twins.bad), warm=twins.warm), twins.kind)
+    places = {f"{Path(finding.place.file).name}:{finding.place.line}" for finding in found if finding.place}
+    assert isinstance(twins.bad, partial)
+    assert places & marked_lines(twins.bad.func), [str(finding) for finding in found]
+
+
+def test_batch_norm_is_a_note_and_attention_across_samples_more() -> None:
+    """Statistics of the batch are the custom of the trade; attention across it is a mistake."""
+    usual = of_kind(audited(seeded(partial(steps.normalised_encoder, normalise=nn.BatchNorm1d))), "batch-mixing")
+    wrong = of_kind(audited(seeded(partial(steps.sequence_encoder, batch_first=False))), "batch-mixing")
+    assert {finding.weight for finding in usual} == {"note"}
+    assert "note" not in {finding.weight for finding in wrong}
+
+
+def test_negatives_in_the_loss_are_no_mixing() -> None:
+    assert not of_kind(audited(seeded(steps.contrast_of_views)), "batch-mixing")
+
+
+def test_true_state_alone_is_supervision_not_a_privilege() -> None:
+    """Labels are privileged only where the step claims to learn without them."""
+    torch.manual_seed(0)
+    encoder, reader = steps.network(), nn.Linear(steps.WIDTH, 2)
+    inputs = {"x": torch.randn(5, 8), "label": torch.randn(5, 2)}
+    case = steps.make_case(
+        lambda x, label: nn.functional.mse_loss(reader(encoder(x)), label), inputs, encoder=encoder, reader=reader
+    )
+    result = audited(case)
+    assert result.verdict == "supervised"
+    assert not of_kind(result, "privileged")
+
+
+def test_autoencoder_does_not_leak() -> None:
+    """Its target is its input, and that is no secret: a leak is where something was meant to be hidden."""
+    torch.manual_seed(0)
+    encoder, decoder = steps.network(num_out=4), nn.Linear(4, 8)
+    case = steps.make_case(
+        lambda x: nn.functional.mse_loss(decoder(encoder(x)), x),
+        {"x": torch.randn(5, 8)},
+        encoder=encoder,
+        decoder=decoder,
+    )
+    assert not of_kind(audited(case), "leak")
+
+
+def test_findings_name_what_they_are_about() -> None:
+    unread = of_kind(audited(seeded(partial(steps.action_in_the_batch, read=False))), "unused-input")
+    assert "action" in unread[0].message
+    idle = of_kind(audited(seeded(partial(steps.forgotten_head, frozen=False))), "untrained")
+    assert "head" in idle[0].message
+    lost = of_kind(audited(seeded(partial(steps.two_terms, detach_pixels=True))), "no-gradient")
+    assert "pixel" in lost[0].message
+    drowning = of_kind(audited(seeded(partial(steps.two_terms, weight=1e3))), "swamped")
+    assert "pixel" in drowning[0].message
