@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from jepalab.audit import operations as ops
@@ -12,13 +11,16 @@ from jepalab.audit.tape import Node, Tape
 COMPARISON, STATISTIC, SCORE, CRITIC, PENALTY = "comparison", "statistic", "score", "critic", "penalty"
 
 
+ORDER = (COMPARISON, CRITIC, STATISTIC, SCORE, PENALTY)  # what a summand is, if several are found in it
+
+
 @dataclass(frozen=True)
 class Leaf:
     """One place where the loss begins, seen from the network.
 
     kind        "comparison" of two sides; "statistic" of one; "score", one content taken as it is, to be raised or
                 lowered; "critic", one content against a constant class; "penalty" on parameters.
-    cut         the node whose gradient is this leaf's part of the loss. All leaves together cut the graph once.
+    cut         the summand of the loss this leaf stands for: the gradient through it is the leaf's.
     meet        the call that compares; prediction and target are the nodes it compares.
     contrast    whether samples are compared with one another under a softmax or the like.
     cross       whether features are correlated over the batch (Barlow Twins).
@@ -56,11 +58,48 @@ class Comparisons:
         self._known: dict[tuple[int, Way], list[Leaf]] = {}
 
     def of(self, root: int) -> list[Leaf]:
-        """The leaves of the scalar at this key, in the order of the tape, each once."""
-        found: dict[tuple[int, int], Leaf] = {}
-        for leaf in self.leaves(root, Way()):
-            found.setdefault((leaf.cut, leaf.meet), leaf)
-        return sorted(found.values(), key=lambda leaf: leaf.cut)
+        """The leaves of the scalar at this key, one for each summand of the loss, in the order of the tape."""
+        uses: dict[int, int] = {}
+        for key in self.tape.ancestors([root]):
+            for _, given in self.tape.nodes[key].inputs:
+                uses[given] = uses.get(given, 0) + 1
+        found = []
+        for head in sorted(self._summands(root, uses)):
+            leaves = self.leaves(head, Way())
+            if leaves:
+                main = min(leaves, key=lambda leaf: ORDER.index(leaf.kind))
+                meet = head if main.kind in (STATISTIC, SCORE, PENALTY) else main.meet
+                found.append(replace(main, cut=head, meet=meet))
+        return found
+
+    def _summands(self, root: int, uses: dict[int, int]) -> set[int]:
+        """The nodes the loss is a plain sum of: as far down as sums, means and constant factors go.
+
+        A node that is used twice is not entered, since its gradient would be counted for both uses.
+        """
+        heads, todo = set(), [root]
+        while todo:
+            key = todo.pop()
+            node = self.tape.nodes[key]
+            data = self.contents.data_of(node) if self.contents.of[key].atoms else self._penalised(node)
+            stops = not data or not self._is_linear(node, data) or self._chosen(node) or node.opaque
+            if stops or any(uses[k] > 1 or self.tape.nodes[k].kind != "call" for k in data):
+                heads.add(key)
+            else:
+                todo += data
+        return heads
+
+    def _penalised(self, node: Node) -> list[int]:
+        return [key for _, key in node.inputs if self.contents.of[key].params or self.contents.of[key].atoms]
+
+    def _is_linear(self, node: Node, data: list[int]) -> bool:
+        """Whether the call is linear in what lends it content; a product is, if only one factor does."""
+        if node.kind != "call" or self.contents.is_network(node):
+            return False
+        if node.name in ops.PRODUCT and len(data) == 1:
+            first = next(key for slot, key in node.inputs if key == data[0] or slot == "0")
+            return node.name in ("mul", "multiply") or (node.name in ops.QUOTIENT and first == data[0])
+        return node.name in ops.LINEAR
 
     def leaves(self, key: int, way: Way) -> list[Leaf]:
         if (key, way) not in self._known:
@@ -85,7 +124,7 @@ class Comparisons:
             return [self._alone(key, way)]
         soft = way.soft or node.name in ops.SOFTMAX
         if len(data) == 1:
-            return self.leaves(data[0], Way(way.linear and node.name in ops.LINEAR, soft))
+            return self.leaves(data[0], Way(way.linear and self._is_linear(node, data), soft))
         return self._several(node, data, Way(way.linear, soft))
 
     def _several(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
@@ -311,7 +350,3 @@ class Comparisons:
     def _at(self, key: int) -> tuple[Node, Content]:
         return self.tape.nodes[key], self.contents.of[key]
 
-
-def scalars_upstream(tape: Tape, keys: Iterable[int]) -> set[int]:
-    """Everything the given nodes were computed from."""
-    return tape.ancestors(list(keys))

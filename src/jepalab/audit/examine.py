@@ -24,6 +24,8 @@ from jepalab.audit.tape import Tape
 from jepalab.audit.verdict import PRESENT, Judge, mixture, verdict
 
 UNEXPLAINED = 0.3  # of the gradient; beyond it the audit says that it does not understand the step
+TRACE = 1e-3  # share of the gradient below which a term does not count at all
+WORDS = {"sub": "difference", "mul": "product", "matmul": "matrix product", "mm": "matrix product", "bmm": "matrix product"}
 NOWHERE = Place("", 0, "", "")
 
 
@@ -196,7 +198,7 @@ class Examination:
         """Why nothing should be said of this step as a whole; empty if something can."""
         if self.unexplained > UNEXPLAINED:
             return f"{self.unexplained:.0%} of the gradient comes from no comparison that could be found"
-        if not any(t.family not in (Family.REGULARISER, Family.UNSUPPORTED) and t.share >= PRESENT for t in terms):
+        if not any(t.family not in (Family.REGULARISER, Family.UNSUPPORTED) and t.share > TRACE for t in terms):
             sampled = " (the step differentiates with respect to its own samples)" if self.tape.asked else ""
             return f"no term that drives the encoder compares a prediction with what it should have been{sampled}"
         return ""
@@ -218,7 +220,7 @@ class Examination:
         guards = []
         for item, leaf, judge in judged:
             share = average(item.shares)
-            if leaf.kind == STATISTIC and share > 1e-3:
+            if leaf.kind == STATISTIC and share > TRACE:
                 guards.append("a statistic of the embedding")
             elif leaf.kind == COMPARISON and leaf.cross:
                 guards.append("decorrelated features")
@@ -244,7 +246,7 @@ class Examination:
                 own.insert(0, "balanced codes")
         third = max(1, len(item.shares) // 3)
         return Term(
-            name=item.name or node.name,
+            name=item.name or WORDS.get(node.name, node.name),
             op=node.name,
             place=here or NOWHERE,
             called_from=there,

@@ -84,11 +84,11 @@ def footprints(
     return prints
 
 
-def run(rehearsal: Rehearsal, keys: Iterable[int]) -> dict[int, Tensor]:
+def run(rehearsal: Rehearsal, keys: Iterable[int], **changing: Any) -> dict[int, Tensor]:
     """The values of these nodes in a dry run from the restored world, whose inputs may have been changed."""
     capture = Capture(keys)
     try:
-        rehearsal.record(watch=capture)
+        rehearsal.record(watch=capture, **changing)
     finally:
         rehearsal.world.restore()
     return capture.kept

@@ -180,8 +180,10 @@ class Rehearsal:
         def enter(module: nn.Module, _: Any) -> None:
             recorder.modules.append(self._name_of(module))
 
-        def leave(*_: Any) -> None:
+        def leave(module: nn.Module, _: Any, output: Any) -> None:
             recorder.modules.pop()
+            if recorder.active and isinstance(output, Tensor) and (key := recorder.tape.key_of(output)) is not None:
+                recorder.tape.outputs[key] = id(module)
 
         def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             self.world.watch(optimizer)

@@ -68,6 +68,7 @@ class Tape:
     seen: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     left: set[int] = field(default_factory=set)  # nodes whose values went to numpy or Python lists
     asked: list[tuple[int, ...]] = field(default_factory=list)  # inputs of torch.autograd.grad within the step
+    outputs: dict[int, int] = field(default_factory=dict)  # node -> id of the module whose output it is
 
     def key_of(self, tensor: Tensor) -> int | None:
         key = self.seen.get(tensor)
@@ -87,8 +88,8 @@ class Recorder(TorchFunctionMode):
 
     leaf       says what a tensor from outside the step is: (kind, name).
     touched    is told of a tensor from outside that is about to be changed in place.
-    replace    may exchange a call's arguments, given the node each came from; watch may look at its output. Both get the
-               node's key.
+    replace    may exchange a call's arguments, given the node each came from; alter its output; watch may look at it.
+               All get the node's key.
     """
 
     def __init__(
@@ -98,10 +99,11 @@ class Recorder(TorchFunctionMode):
         touched: Callable[[Tensor], None] = lambda tensor: None,
         replace: Callable[[int, list[Any], dict[str, Any], dict[str, int]], None] | None = None,
         watch: Callable[[int, Tensor], None] | None = None,
+        alter: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.tape, self.leaf, self.touched, self.replace, self.watch = Tape(), leaf, touched, replace, watch
-        self.active, self.modules = True, [""]
+        self.active, self.modules, self.alter = True, [""], alter
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -124,6 +126,8 @@ class Recorder(TorchFunctionMode):
             self.replace(len(self.tape.nodes), changed, options, dict(given))
             args, kwargs = tuple(changed), options
         result = func(*args, **kwargs)
+        if self.alter and isinstance(result, Tensor):
+            result = self.alter(len(self.tape.nodes), result)
         if raw == "__setitem__":
             result = first
             self.write(name, given, result, literal=selection(name, args, kwargs), base=first)
