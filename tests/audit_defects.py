@@ -200,6 +200,7 @@ def slow_teacher(*, rate: float | None, another: bool = False) -> Case:
 
 
 def order_of_updates(*, teacher_first: bool) -> Case:
+    """The slow copy must follow the weights that the optimizer has just made."""
     encoder, predictor = network(), nn.Linear(WIDTH, WIDTH)
     teacher = slow_copy(encoder)
     optimizer = torch.optim.AdamW([*encoder.parameters(), *predictor.parameters()], lr=1e-3)
@@ -210,7 +211,9 @@ def order_of_updates(*, teacher_first: bool) -> Case:
         optimizer.zero_grad()
         F.mse_loss(predictor(encoder(x)), target).backward()
         if teacher_first:
-            move_towards(teacher, encoder, 0.05)  # <-
+            with torch.no_grad():
+                for slow, fast in zip(teacher.parameters(), encoder.parameters(), strict=True):
+                    slow.lerp_(fast, 0.05)  # <-
         optimizer.step()
         if not teacher_first:
             move_towards(teacher, encoder, 0.05)

@@ -194,19 +194,21 @@ def dreamer_cdp(generator: torch.Generator) -> Row:
     terms=[LATENT, REWARD, ACTION, POSTERIOR_TO_PRIOR],
 )
 def mudreamer(generator: torch.Generator) -> Row:
-    """Reward and the previous action in place of pixels; the prior is trained towards the posterior."""
+    """Reward and the action between two observations in place of pixels; the prior is trained towards the posterior."""
     encoder, rssm = nn.Sequential(mlp(7, 20, DIM), nn.LayerNorm(DIM)), RSSM()
-    reward, action_head = mlp(26, 20, NUM_BINS), mlp(26, 20, 3)
+    reward, action_head = mlp(26, 20, NUM_BINS), mlp(2 * DIM, 20, 3)
     modules = {"encoder": encoder, "rssm": rssm, "reward": reward, "action": action_head}
     optimizer = adamw(modules)
 
     def step(x: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-        states = rssm.observe(encoder(x), action)
+        embed = encoder(x)
+        states = rssm.observe(embed, action)
         feat = torch.cat([states["stoch"], states["deter"]], -1)
         dyn, rep = rssm.kl_loss(states["post"], states["prior"], 0.0)
         reward_loss = soft_ce(modules["reward"](feat), reward).mean()
-        action_loss = (action_head(feat[:, 1:]) - action[:, :-1]).square().sum(-1).mean()
-        loss = 10 * (dyn + 0.05 * rep) + reward_loss + action_loss
+        action_pred = action_head(torch.cat([embed[:, :-1], embed[:, 1:]], dim=-1))
+        action_loss = (action_pred - action[:, :-1]).square().sum(-1).mean()
+        loss = 10 * (dyn + 0.05 * rep) + reward_loss + 0.02 * action_loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

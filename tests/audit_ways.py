@@ -44,7 +44,7 @@ class World:
 
     def loss(self, x: Tensor, x_next: Tensor) -> Tensor:
         latent, pixel = self.terms(x, x_next)
-        return latent + 0.5 * pixel
+        return latent + 0.3 * pixel
 
     def move_teacher(self) -> None:
         move_towards(self.teacher, self.encoder, 0.05)
@@ -122,7 +122,7 @@ def terms_backward_one_by_one(world: World) -> Case:
         latent, pixel = world.terms(x, x_next)
         world.optimizer.zero_grad()
         latent.backward(retain_graph=True)
-        (0.5 * pixel).backward()
+        (0.3 * pixel).backward()
         world.optimizer.step()
         world.move_teacher()
 
@@ -169,7 +169,7 @@ def checkpointed(world: World, *, use_reentrant: bool) -> Case:
         predicted = world.predictor(checkpoint(rest, first(x), use_reentrant=use_reentrant))
         with torch.no_grad():
             target = world.teacher(x_next)
-        return F.mse_loss(predicted, target) + 0.5 * F.mse_loss(world.decoder(predicted), x_next)
+        return F.mse_loss(predicted, target) + 0.3 * F.mse_loss(world.decoder(predicted), x_next)
 
     return world.case(step)
 
@@ -195,7 +195,7 @@ def in_place_operations(world: World) -> Case:
         loss_map *= mask
         difference = world.decoder(predicted).sub_(x_next)
         loss = loss_map.sum().div_(16 * mask.sum())
-        loss += difference.square_().mean().mul_(0.5)
+        loss += difference.square_().mean().mul_(0.3)
         return loss
 
     return world.case(step)
@@ -206,7 +206,7 @@ def inference_mode(world: World) -> Case:
         with torch.inference_mode():
             target = world.teacher(x_next)
         predicted = world.predictor(world.encoder(x))
-        return F.mse_loss(predicted, target.clone()) + 0.5 * F.mse_loss(world.decoder(predicted), x_next)
+        return F.mse_loss(predicted, target.clone()) + 0.3 * F.mse_loss(world.decoder(predicted), x_next)
 
     return world.case(step)
 
@@ -221,7 +221,7 @@ def features_from_a_hook(world: World) -> Case:
         with torch.no_grad():
             world.teacher(x_next)
         predicted = world.predictor(kept[world.encoder])
-        return F.mse_loss(predicted, kept[world.teacher]) + 0.5 * F.mse_loss(world.decoder(predicted), x_next)
+        return F.mse_loss(predicted, kept[world.teacher]) + 0.3 * F.mse_loss(world.decoder(predicted), x_next)
 
     return world.case(step)
 
@@ -263,7 +263,7 @@ def functional_call(world: World) -> Case:
         predicted = world.predictor(torch.func.functional_call(world.encoder, weights, (x,)))
         slow = {name: value.detach() for name, value in world.teacher.named_parameters()}
         target = torch.func.functional_call(world.teacher, slow, (x_next,))
-        return F.mse_loss(predicted, target) + 0.5 * F.mse_loss(world.decoder(predicted), x_next)
+        return F.mse_loss(predicted, target) + 0.3 * F.mse_loss(world.decoder(predicted), x_next)
 
     return world.case(step)
 

@@ -47,9 +47,11 @@ def kinds(result: Audit) -> set[tuple[object, ...]]:
 
 def assert_same(result: Audit, plain: Audit, *, same_weights: bool = True) -> None:
     assert kinds(result) == kinds(plain)
-    assert without_numbers(result.verdict) == without_numbers(plain.verdict)
+    assert result.verdict.startswith("mixed (")
+    assert result.mixture.keys() == plain.mixture.keys()
     assert result.unexplained < 0.05
     if same_weights:
+        assert without_numbers(result.verdict) == without_numbers(plain.verdict)
         assert dict(result.mixture) == pytest.approx(dict(plain.mixture), abs=0.03)
         assert dict(result.parameters) == dict(plain.parameters)
 
@@ -58,7 +60,7 @@ def test_plain_step(plain: Audit) -> None:
     """What all others are held against."""
     assert kinds(plain) == {
         (Space.EMA_EMBEDDING, "regress", Family.JEPA, TargetLearning.EMA, True, 1.0),
-        (Space.INPUT, "regress", Family.GENERATIVE, TargetLearning.NONE, True, 1.0),
+        (Space.INPUT, "regress", Family.GENERATIVE, TargetLearning.NONE, False, 1.0),
     }
     assert plain.verdict.startswith("mixed (")
     assert set(plain.mixture) == {Family.JEPA, Family.GENERATIVE}
@@ -105,7 +107,7 @@ def test_terms_carry_the_names_the_step_gives_them(container: type, plain: Audit
 
     def step(x: Tensor, x_next: Tensor) -> Any:
         latent, pixel = world.terms(x, x_next)
-        named = Terms(latent + 0.5 * pixel, latent, pixel)
+        named = Terms(latent + 0.3 * pixel, latent, pixel)
         return named._asdict() if container is dict else named
 
     result = audited(world.case(step))
@@ -206,7 +208,7 @@ def test_tied_weights(plain: Audit) -> None:
         predicted = world.predictor(world.encoder(x))
         with torch.no_grad():
             target = world.teacher(x_next)
-        return F.mse_loss(predicted, target) + 0.5 * F.mse_loss(F.linear(predicted, first.weight.mT), x_next)
+        return F.mse_loss(predicted, target) + 0.3 * F.mse_loss(F.linear(predicted, first.weight.mT), x_next)
 
     case = world.case(step)
     case.modules = {name: module for name, module in case.modules.items() if name != "decoder"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,6 +232,25 @@ def test_every_source_of_random_numbers_is_put_back(generator: torch.Generator) 
     audited(world.case(step, generator=generator.get_state))
 
 
+PYTHON_NUMBERS = """
+import random
+from audit_cases import audited
+from audit_ways import World
+world = World()
+case = world.case(lambda x, x_next: world.loss(random.random() * x, x_next))
+case.runs = False
+before = random.getstate()
+audited(case)
+assert random.getstate() == before
+"""
+
+
+@pytest.mark.slow
+def test_python_random_numbers_are_put_back() -> None:
+    """In a process of its own: in this one the type checks draw from them too."""
+    subprocess.run([sys.executable, "-c", PYTHON_NUMBERS], cwd=Path(__file__).parent, check=True)
+
+
 DISTURBANCES: dict[str, Callable[[World], object]] = {
     "a weight": lambda world: world.predictor.weight.data.view(-1)[0].nextafter_(torch.tensor(9.0)),
     "a sign of zero": lambda world: world.x.view(-1)[0].fill_(-0.0),
@@ -244,7 +265,6 @@ DISTURBANCES: dict[str, Callable[[World], object]] = {
     "the optimizer": lambda world: world.optimizer.state[world.predictor.weight]["exp_avg"].mul_(2),
     "a rate": lambda world: world.optimizer.param_groups[0].update(lr=1.0),
     "torch's numbers": lambda world: torch.rand(1),
-    "Python's numbers": lambda world: random.random(),
     "NumPy's numbers": lambda world: np.random.uniform(),
 }
 

@@ -79,7 +79,7 @@ def complaints(result: Audit, case: Case) -> list[str]:
         if term.share >= NOTICED:
             reasons = [disagreements(term, expected) for expected in case.terms]
             if all(reasons):
-                nearest = "; ".join(min(reasons, key=len))
+                nearest = "; ".join(min(reasons, key=len, default=["not expected at all"]))
                 said.append(f"{term.label} at {term.place} ({term.share:.0%} of the gradient): {nearest}")
     return said
 

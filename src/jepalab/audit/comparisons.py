@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from jepalab.audit import operations as ops
 from jepalab.audit.content import Content, Contents, prod
+from jepalab.audit.roles import is_view
 from jepalab.audit.tape import Node, Tape
 
 COMPARISON, STATISTIC, SCORE, CRITIC, PENALTY = "comparison", "statistic", "score", "critic", "penalty"
@@ -46,6 +47,7 @@ class Way:
 
     linear: bool = True
     soft: bool = False
+    frozen: bool = False  # past a frozen layer
 
 
 class Comparisons:
@@ -81,7 +83,7 @@ class Comparisons:
         while todo:
             key = todo.pop()
             node = self.tape.nodes[key]
-            data = self.contents.data_of(node) if self.contents.of[key].atoms else self._penalised(node)
+            data = self._data(node) if self.contents.of[key].atoms else self._penalised(node)
             stops = not data or not self._is_linear(node, data) or self._chosen(node) or node.opaque
             if stops or any(uses[k] > 1 or self.tape.nodes[k].kind != "call" for k in data):
                 heads.add(key)
@@ -115,17 +117,22 @@ class Comparisons:
             return [self._alone(key, way)]
         if node.name in ops.LOSSES:
             return self._named(node, way)
-        data = self.contents.data_of(node)
-        if node.name in ("gather", "getitem", "take_along_dim") and way.linear and (chosen := self._chosen(node)):
+        data = self._data(node)
+        if node.name in ("gather", "getitem", "take_along_dim") and (chosen := self._chosen(node)):
             return [self._meeting(node, data[0], chosen, classifies=True)]
+        if self.contents.is_network(node) and not way.frozen and not self.contents.trains(node) and len(data) == 1:
+            # A frozen layer after a comparison weighs it (LPIPS); frozen layers without one below belong to a network.
+            inner = self.leaves(data[0], Way(False, way.soft, frozen=True))
+            met = [i for i in inner if i.kind == COMPARISON and i.target is not None and self._differ(i.prediction, i.target)]
+            return met or [self._alone(key, way)]
         if self.contents.is_network(node) or node.opaque:
             if node.opaque and len(data) > 1 and not node.shape:
                 return [replace(self._meeting(node, data[0], data[1]), opaque=True)]
             return [self._alone(key, way)]
         soft = way.soft or node.name in ops.SOFTMAX
         if len(data) == 1:
-            return self.leaves(data[0], Way(way.linear and self._is_linear(node, data), soft))
-        return self._several(node, data, Way(way.linear, soft))
+            return self.leaves(data[0], replace(way, linear=way.linear and self._is_linear(node, data), soft=soft))
+        return self._several(node, data, replace(way, soft=soft))
 
     def _several(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
         """A parameter-free call that two or more contents enter."""
@@ -149,7 +156,7 @@ class Comparisons:
     def _difference(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
         a, b = data[0], data[-1]
         if self.same_origin(a, b):
-            return [self._alone(node.key, way)]
+            return [self._meeting(node, a, b)] if self._within_samples(a, b) else [self._alone(node.key, way)]
         if all(self._is_distance(key) for key in data):
             return [leaf for key in data for leaf in self.leaves(key, way)]
         if node.name == "add" and not any(self.tape.nodes[k].name == "neg" for k in (a, b)):
@@ -161,12 +168,14 @@ class Comparisons:
     def _product(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
         a, b = data[0], data[-1]
         if a == b:
-            return self.leaves(a, Way(False, way.soft))
-        inner = {key: self.leaves(key, Way(False, way.soft)) for key in (a, b)}
+            return self.leaves(a, replace(way, linear=False))
+        inner = {key: self.leaves(key, replace(way, linear=False)) for key in (a, b)}
         compared = [key for key in (a, b) if any(leaf.kind == COMPARISON for leaf in inner[key])]
         if compared:
             found = [leaf for key in compared for leaf in inner[key] if leaf.kind == COMPARISON]
             scales = [key for key in (a, b) if key not in compared]
+            if any(self._is_distribution(key) for key in scales):
+                found = [replace(leaf, classifies=True) for leaf in found]  # p (log p - log q)
             roots = frozenset().union(*(self.contents.of[k].roots for k in scales))
             found = [replace(leaf, weights=leaf.weights | roots) for leaf in found]
             if any(self.tape.nodes[key].requires_grad for key in scales):
@@ -279,7 +288,7 @@ class Comparisons:
             elif node.literal:
                 self._frontiers[key] = frozenset({self._origin(key)})
             else:
-                data = self.contents.data_of(node) if content.atoms else []
+                data = self._data(node) if content.atoms else []
                 self._frontiers[key] = frozenset().union(*(self.frontier(k) for k in data))
         return self._frontiers[key]
 
@@ -290,6 +299,13 @@ class Comparisons:
             parts = tuple((slot, tuple(sorted(map(hash, self.frontier(k))))) for slot, k in node.inputs)
             self._origins[key] = (node.name, node.literal, parts)
         return self._origins[key]
+
+    def _within_samples(self, a: int, b: int) -> bool:
+        """Whether embeddings of several views are held against their own mean, view by view."""
+        num_views = sum(map(is_view, self.contents.of[a].roots))
+        full, reduced = sorted((self.tape.nodes[k].shape for k in (a, b)), key=prod, reverse=True)
+        gone = [size for size in full if full.count(size) > reduced.count(size) and size != 1]
+        return num_views > 1 and gone == [num_views] and num_views != self.batch_size
 
     def _is_distance(self, key: int) -> bool:
         """Whether a reduction of a comparison stands here: the distance of a triplet, a score."""
@@ -326,6 +342,8 @@ class Comparisons:
         while node.kind == "call":
             if node.name in ("softmax", "log_softmax", "logsigmoid", "sigmoid", "one_hot", "softmin"):
                 return True
+            if any(self.tape.nodes[key].name == "logsumexp" for _, key in node.inputs):
+                return True  # logits made to sum to one
             data = self.contents.data_of(node)
             if node.name not in ops.LINEAR | {"log", "clamp", "mul", "div"} or not data:
                 return False
@@ -346,6 +364,13 @@ class Comparisons:
     def _pairs_samples(self, node: Node) -> bool:
         size = self.batch_size
         return bool(size) and len(node.shape) == 2 and all(n % size == 0 for n in node.shape)
+
+    def _data(self, node: Node) -> list[int]:
+        """What lends content to a call; random numbers that scale or project lend none."""
+        data = self.contents.data_of(node)
+        if node.name in ops.PRODUCT or node.name in ops.MATRIX_PRODUCT:
+            return [key for key in data if not self.contents.of[key].only_noise] or data
+        return data
 
     def _at(self, key: int) -> tuple[Node, Content]:
         return self.tape.nodes[key], self.contents.of[key]

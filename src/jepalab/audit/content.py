@@ -113,6 +113,10 @@ class Contents:
         used = [k for k in self.parameters_of(node) if prod(self.tape.nodes[k].shape) > 1]
         return bool(used) and bool(self.data_of(node))
 
+    def trains(self, node: Node) -> bool:
+        """Whether a trained parameter is among those of this call."""
+        return bool(union(self.of[key].params for key in self.parameters_of(node)) & self.online)
+
     def _read(self, node: Node) -> Content:
         if node.kind == "root":
             return Content(frozenset({Atom(node.name, RAW, NOTHING)}), discrete=node.integer)

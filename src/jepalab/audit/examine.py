@@ -243,7 +243,7 @@ class Examination:
             elif judge.stopped and judge.pred.params & online & ~judge.targ.params:
                 own.insert(0, "stop-gradient with a predictor")
             elif judge.stopped and "self-codes" in judge.label:
-                own.insert(0, "balanced codes")
+                own.insert(0, "codes without gradient")
         third = max(1, len(item.shares) // 3)
         return Term(
             name=item.name or WORDS.get(node.name, node.name),

@@ -62,13 +62,14 @@ def leaks(evidence: Sequence[Evidence]) -> Iterable[Finding]:
         term, seen = item.term, item.footprint
         if seen is None or term.novelty is None or term.share == 0:
             continue
+        raw = term.space in (Space.INPUT, Space.TOKEN) and term.target is not None and term.target.stage == "raw"
         if term.space in GIVEN and term.novelty < 1 - OVERLAP:
             what = f"The {term.space} that is to be told also reaches the prediction's input"
             yield Finding("leak", "error", f"{what}: it can be copied instead of learned.", term.place)
-        elif term.space in (Space.INPUT, Space.TOKEN, Space.FIXED_FEATURE) and OVERLAP < term.novelty < 1 - OVERLAP:
+        elif raw and OVERLAP < term.novelty < 1 - OVERLAP:
             what = f"At {1 - term.novelty:.0%} of the compared places the prediction has seen the very content it is to predict"
             yield Finding("leak", "error", f"{what}: those places reward copying.", term.place)
-        elif term.space is Space.TOKEN and term.novelty <= OVERLAP and term.target and term.target.stage == "raw":
+        elif raw and term.space is Space.TOKEN and term.novelty <= OVERLAP:
             what = "The prediction sees the token it is to predict (is the causal mask or the shift missing?)"
             yield Finding("leak", "error", f"{what}: copying it solves the task.", term.place)
         elif term.family is Family.JEPA and seen.own and seen.own_seen / seen.own > OVERLAP:

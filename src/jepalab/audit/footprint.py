@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jepalab.audit import operations as ops
 from jepalab.audit.comparisons import COMPARISON, Leaf
-from jepalab.audit.content import Contents
+from jepalab.audit.content import FROZEN, RAW, Contents
 from jepalab.audit.rehearsal import Rehearsal
 from jepalab.audit.roles import is_view
 from jepalab.audit.tape import Tape
@@ -80,8 +80,40 @@ def footprints(
                 change(tensor, generator.manual_seed(index), whole=whole)
             after = run(rehearsal, keys)
             for name, (leaf, counted) in compared.items():
-                compare(prints[name], tape, leaf, base, after, counted, roots)
+                compare(prints[name], tape, contents, leaf, base, after, counted, roots)
+    for name, (leaf, _) in compared.items():
+        raw = leaf.target is not None and contents.of[leaf.target].stage == RAW
+        if contents.of[leaf.prediction].sampled and raw:
+            follow_gradient(prints[name], rehearsal, leaf)
     return prints
+
+
+def follow_gradient(print_: Footprint, rehearsal: Rehearsal, leaf: Leaf) -> None:
+    """Counts again by derivatives where codes are drawn on the way: a small change seldom flips a code, but the
+    gradient that is sent through it says what it was made of."""
+    roots = [t for t in rehearsal.inputs.tensors.values() if t.is_floating_point() and not t.requires_grad]
+    kept: dict[int, Tensor] = {}
+    try:
+        for tensor in roots:
+            tensor.requires_grad_(True)
+        rehearsal.record(watch=lambda key, t: kept.setdefault(key, t) if key in (leaf.prediction, leaf.target) else None)
+        prediction, target = (kept.get(key or 0) for key in (leaf.prediction, leaf.target))
+        if prediction is None or target is None or prediction.shape != target.shape or not target.requires_grad:
+            return
+        print_.target = print_.fresh = print_.own = print_.own_seen = 0.0
+        places = torch.randperm(target.numel(), generator=torch.Generator().manual_seed(0))[:MOST]
+        for place in places.tolist():
+            seen, wanted = (
+                torch.cat([torch.zeros(t.numel()) if g is None else g.flatten() for t, g in zip(roots, got, strict=True)])
+                for got in (
+                    torch.autograd.grad(side.flatten()[place], roots, retain_graph=True, allow_unused=True)
+                    for side in (prediction, target)
+                )
+            )
+            print_.target += float((wanted != 0).sum())
+            print_.fresh += float(((wanted != 0) & (seen == 0)).sum())
+    finally:
+        rehearsal.world.restore()
 
 
 def run(rehearsal: Rehearsal, keys: Iterable[int], **changing: Any) -> dict[int, Tensor]:
@@ -120,7 +152,7 @@ def change(tensor: Tensor, generator: torch.Generator, *, whole: bool = False) -
 
 
 def other(values: Tensor, generator: torch.Generator, spread: Tensor | None = None) -> Tensor:
-    """Different values of the same kind: other indices among those in use, numbers moved by a few deviations."""
+    """Different values of the same kind: other indices among those in use, numbers at the far end of their range."""
     spread = values if spread is None else spread
     if values.dtype == torch.bool:
         return ~values
@@ -131,14 +163,15 @@ def other(values: Tensor, generator: torch.Generator, spread: Tensor | None = No
         place = torch.searchsorted(known, values.clamp(min=int(known[0])))
         step = torch.randint(1, len(known), place.shape, generator=generator).to(place)
         return torch.where(values < 0, values, known[(place + step) % len(known)])
-    scale = 2 * spread.float().std().nan_to_num(0.0) + 0.5
-    sign = torch.randint(2, values.shape, generator=generator).to(values) * 2 - 1
-    return values + sign * scale.to(values)
+    low, high = spread.min(), spread.max()  # stays among the values in use: pixels stay pixels
+    far = torch.where(values - low > high - values, low, high)
+    return far if low < high else values + 1
 
 
 def compare(
     print_: Footprint,
     tape: Tape,
+    contents: Contents,
     leaf: Leaf,
     base: Mapping[int, Tensor],
     after: Mapping[int, Tensor],
@@ -154,6 +187,10 @@ def compare(
     (p0, p1), (t0, t1) = pairs
     assert p0 is not None and p1 is not None and t0 is not None and t1 is not None
     prediction, target = changed(p0, p1), changed(t0, t1)
+    if t0.is_floating_point() and t0.ndim > 1 and contents.of[leaf.target].stage >= FROZEN and p0.shape == t0.shape:
+        # One embedding is one thing: a unit that a rectifier silenced has still been reached.
+        axis = 1 if t0.ndim == 4 and convolved(tape, leaf.target) else -1
+        prediction, target = (side.any(axis, keepdim=True).expand_as(t0) for side in (prediction, target))
     if prediction.any():
         print_.prediction_roots |= roots
     if target.any():
@@ -172,11 +209,24 @@ def compare(
         target = target & counted
     print_.target += float(target.sum())
     print_.fresh += float((target & ~prediction).sum())
-    own = own_place(t0, t1) if t0.is_floating_point() and t0.ndim >= 3 else None
+    drawn = contents.of[leaf.prediction].sampled or contents.of[leaf.target].sampled
+    own = own_place(t0, t1) if not drawn and t0.is_floating_point() and t0.ndim >= 3 else None
     if own is not None and prediction.shape == own.shape:
         own = own & target
         print_.own += float(own.sum())
         print_.own_seen += float((own & prediction).sum())
+
+
+def convolved(tape: Tape, key: int) -> bool:
+    """Whether channels are the second axis here: the last layer that made it was a convolution."""
+    while tape.nodes[key].kind == "call":
+        name = tape.nodes[key].name
+        if name.startswith("conv") or "pool2d" in name or name == "batch_norm":
+            return True
+        if name in ("linear", "layer_norm", "embedding") or not tape.nodes[key].inputs:
+            return False
+        key = tape.nodes[key].inputs[0][1]
+    return False
 
 
 def changed(a: Tensor, b: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def _untangled(net: Net) -> list[list[int]]:
         layers = [list(layer) for layer in layers]
         places = {node: place for layer in layers for place, node in enumerate(layer)}
         for layer in layers if forward else layers[::-1]:
-            layer.sort(key=lambda node: _barycentre(links[node], places, default=places[node]))
+            layer.sort(key=lambda node: _barycentre(links[node], places, default=float(places[node])))
             places |= {node: place for place, node in enumerate(layer)}
         _exchange(layers, after)
         if (crossings := _num_crossings(layers, after)) < fewest:

@@ -14,8 +14,8 @@ from itertools import pairwise
 from jepalab.audit.layers import Net, make_net
 from jepalab.audit.report import Drawing
 
-GAP_ALONG = {False: 48.0, True: 44.0}  # between layers; labels of lines are longer than they are high
-GAP_ACROSS = {False: 18.0, True: 22.0}
+GAP_ALONG = {False: 54.0, True: 44.0}  # between layers; labels of lines are longer than they are high
+GAP_ACROSS = {False: 22.0, True: 24.0}
 ROOM_OF_LINE = 16.0
 PORT_STEP = 13.0
 NUM_SWEEPS = 60
@@ -97,7 +97,7 @@ def _place_across(net: Net, breadth: Sequence[float], gap: float) -> list[float]
     for sweep in range(NUM_SWEEPS):
         for layer in net.layers[:: 1 if sweep % 2 else -1]:
             pulled = [_pull(net, i, around[i], across, is_early=sweep < NUM_SWEEPS // 3) for i in layer]
-            placed = _apart(*zip(*pulled, strict=True), [breadth[i] for i in layer], gap)
+            placed = _apart(pulled, [breadth[i] for i in layer], gap)
             for i, position in zip(layer, placed, strict=True):
                 across[i] = position
     low = min((a - b / 2 for a, b in zip(across, breadth, strict=True)), default=0.0)
@@ -123,13 +123,13 @@ def _pull(
     return total / mass, mass
 
 
-def _apart(wanted: Sequence[float], weights: Sequence[float], breadth: Sequence[float], gap: float) -> list[float]:
-    """Least squares under order and distance, by pooling adjacent violators."""
+def _apart(pulled: Sequence[tuple[float, float]], breadth: Sequence[float], gap: float) -> list[float]:
+    """Places nearest to the wanted ones, each with its weight, in order and apart: by pooling adjacent violators."""
     offsets = [0.0]
     for one, other in pairwise(breadth):
         offsets.append(offsets[-1] + (one + other) / 2 + gap)
     pools: list[tuple[float, float, int]] = []  # weighted sum, weight, number of members
-    for want, weight, offset in zip(wanted, weights, offsets, strict=True):
+    for (want, weight), offset in zip(pulled, offsets, strict=True):
         total, mass, size = (want - offset) * weight, weight, 1
         while pools and pools[-1][0] / pools[-1][1] >= total / mass:
             last = pools.pop()
@@ -191,4 +191,4 @@ def _bend(start: Point, end: Point) -> Curve:
 def _loop(across: float, breadth: float, middle: float, depth: float) -> Curve:
     """From a box back into itself, past its upper or left edge."""
     edge, reach = across - breadth / 2, min(depth, 60.0) / 3
-    return (middle + reach, edge), (middle + reach, edge - 22), (middle - reach, edge - 22), (middle - reach, edge)
+    return (middle + reach, edge), (middle + reach, edge - 16), (middle - reach, edge - 16), (middle - reach, edge)

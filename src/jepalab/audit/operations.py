@@ -98,8 +98,10 @@ SAMPLING = frozenset("normal bernoulli multinomial poisson _standard_gamma _samp
 CONSTANT = frozenset(
     "zeros ones empty full zeros_like ones_like empty_like full_like new_zeros new_ones new_empty new_full arange "
     "linspace logspace eye zero_ fill_ new_tensor tril_indices triu_indices scalar_tensor hann_window hamming_window "
-    "meshgrid cartesian_prod empty_strided randomised".split()
+    "cartesian_prod empty_strided".split()
 )
+# Each tensor that comes out is made of the one at the same place among the arguments.
+ELEMENTWISE_OUTPUTS = frozenset("broadcast_tensors atleast_1d atleast_2d atleast_3d meshgrid".split())
 # Tensors come out of them, but no content: sizes, devices, gradients kept from earlier.
 IGNORED = frozenset("grad size shape stride".split())
 

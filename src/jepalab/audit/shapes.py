@@ -14,8 +14,9 @@ HEAD = 7.0
 LABEL, DETAIL = 12.0, 10.5  # font sizes, as in the style sheet
 NARROW, BROAD = frozenset("iljtfrI.,:;|'!()[] "), frozenset("mwMW@%")
 LIGHT = ("operation", "constant")  # their labels are not bold
+TERMS = ("comparison", "statistic")
 STRIPED = ("frozen", "mixed")
-MOST_WIDTH, LEAST_WIDTH = 196.0, 84.0
+MOST_WIDTH, MOST_OF_TERM, LEAST_WIDTH = 196.0, 240.0, 84.0
 ONE_LINE, FURTHER_LINE = 30.0, 15.0
 
 
@@ -44,7 +45,7 @@ def shorten(text: str, room: float, size: float, *, is_bold: bool = False) -> st
 
 def lines_of(kind: str, label: str, detail: str) -> list[str]:
     """The label, and the detail in one line or, where it is a list too long for one, in two."""
-    room = MOST_WIDTH - 2 * _padding(kind)
+    room = _most_width(kind) - 2 * _padding(kind)
     first, comma, rest = detail.rpartition(", ")
     is_long = bool(comma) and text_width(detail, DETAIL) > room
     return [label, first, rest] if is_long else [label, detail] if detail else [label]
@@ -54,14 +55,14 @@ def size_of(kind: str, lines: Sequence[str]) -> tuple[float, float]:
     """The (width, height) a box needs, within limits."""
     widths = [text_width(line, DETAIL if i else LABEL, is_bold=_is_bold(kind, i)) for i, line in enumerate(lines)]
     wanted = max(widths) + 2 * _padding(kind)
-    return min(max(wanted, LEAST_WIDTH), MOST_WIDTH), ONE_LINE + FURTHER_LINE * (len(lines) - 1)
+    return min(max(wanted, LEAST_WIDTH), _most_width(kind)), ONE_LINE + FURTHER_LINE * (len(lines) - 1)
 
 
 def draw_shape(parent: Element, kind: str, at: Extent, stripes: str) -> None:
     """The outline of a box; `stripes` is the id of the pattern for what is frozen."""
     left, top = at.x - at.width / 2, at.y - at.height / 2
     place = {"x": f"{left:.1f}", "y": f"{top:.1f}", "width": f"{at.width:.1f}", "height": f"{at.height:.1f}"}
-    if kind in ("comparison", "statistic"):
+    if kind in TERMS:
         slant = min(SLANT, at.width / 4)
         corners = [(left, at.y), (left + slant, top), (left + at.width - slant, top)]
         corners += [(2 * at.x - x, 2 * at.y - y) for x, y in corners]
@@ -165,7 +166,11 @@ def _towards(start: Point, goal: Point, distance: float) -> Point:
 
 
 def _padding(kind: str) -> float:
-    return PAD + SLANT / 2 if kind in ("comparison", "statistic") else PAD
+    return PAD + SLANT / 2 if kind in TERMS else PAD
+
+
+def _most_width(kind: str) -> float:
+    return MOST_OF_TERM if kind in TERMS else MOST_WIDTH
 
 
 def _is_bold(kind: str, number: int) -> bool:

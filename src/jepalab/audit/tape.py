@@ -23,6 +23,7 @@ from jepalab.audit import operations as ops
 from jepalab.audit.report import Place
 
 TORCH, HERE = (str(Path(file).parent) + os.sep for file in (torch.__file__, __file__))
+CHECKERS = {"jaxtyping", "beartype"}
 Line = tuple[CodeType, int]
 
 
@@ -117,7 +118,8 @@ class Recorder(TorchFunctionMode):
         arguments = list(tensors_in(args, kwargs))
         given = [(slot, self.node_of(tensor)) for slot, tensor in arguments]
         first = args[0] if args else None
-        if raw in ("__setitem__", "__set__") or (raw.endswith("_") and not raw.endswith("__")):
+        writes = raw in ("__setitem__", "__set__") or (raw.endswith("_") and not raw.endswith("__"))
+        if writes:
             for tensor in first if isinstance(first, (list, tuple)) else (first,):
                 if isinstance(tensor, Tensor) and self.tape.nodes[self.node_of(tensor)].kind != "call":
                     self.touched(tensor)
@@ -138,7 +140,7 @@ class Recorder(TorchFunctionMode):
             return result
         outputs = list(tensors_in(result, {}))
         if outputs:
-            self.write(name, given, result, literal=selection(name, args, kwargs), base=first)
+            self.write(name, given, result, literal=selection(name, args, kwargs), base=first if writes else None)
         return result
 
     def write(
@@ -164,8 +166,9 @@ class Recorder(TorchFunctionMode):
                 if before is None:
                     self._add(tensor, Node(len(self.tape.nodes), "constant", name))
                 continue
+            own = given[index : index + 1] if name in ops.ELEMENTWISE_OUTPUTS else given
             node = Node(
-                len(self.tape.nodes), kind, name, tuple(given), output=index, line=line, caller=caller,
+                len(self.tape.nodes), kind, name, tuple(own), output=index, line=line, caller=caller,
                 literal=f"{literal}#{index}" if literal else "", module=self.modules[-1], opaque=opaque,
             )  # fmt: skip
             self._add(tensor, node)
@@ -284,8 +287,9 @@ def lines(frame: FrameType | None) -> tuple[Line | None, Line | None]:
 
 @cache
 def owner_of(file: str) -> str:
-    """Whose code a file is: "torch", "audit" or "user". The tape's own frames stand between two of the user's."""
-    if file.startswith((TORCH, "<frozen", "<@")) or file == __file__:
+    """Whose code a file is: "torch", "audit" or "user". The tape's own frames stand between two of the user's, those of
+    checkers of shapes and types around anybody's."""
+    if file.startswith((TORCH, "<frozen", "<@")) or file == __file__ or CHECKERS & set(Path(file).parts):
         return "torch"
     return "audit" if file.startswith(HERE) and not file.endswith("examples.py") else "user"
 

@@ -107,9 +107,9 @@ def describe_average(average: Average) -> str:
 
 def describe_steps(audit: Audit) -> str:
     """What the shares of this audit are shares of."""
-    whose = f" ({audit.encoder})" if audit.encoder not in ("", "encoder") else ""
+    whose = audit.encoder if audit.encoder not in ("", "encoder") else "the encoder"
     steps = f", averaged over {audit.num_steps} step{'s' * (audit.num_steps != 1)}" if audit.num_steps else ""
-    return f"Share: of the gradient that reaches the encoder{whose}{steps}."
+    return f"Share: of the gradient that reaches {whose}{steps}."
 
 
 def describe_unexplained(audit: Audit) -> str:

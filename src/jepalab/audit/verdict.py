@@ -15,6 +15,7 @@ GIVEN = {"label": Space.LABEL, "action": Space.ACTION, "reward": Space.REWARD}
 EMBEDDING = {FROZEN: Space.FROZEN_EMBEDDING, EMA: Space.EMA_EMBEDDING, ONLINE: Space.OWN_EMBEDDING}
 LEARNING = {FROZEN: TargetLearning.FROZEN, EMA: TargetLearning.EMA, ONLINE: TargetLearning.JOINT}
 SUFFIX = {FROZEN: "frozen target", EMA: "EMA"}
+NOISED = (Space.NOISE, Space.VELOCITY, Space.INPUT, Space.FIXED_FEATURE)  # what noise is taken off of
 PRESENT = 0.05  # share of the encoder's gradient from which a family counts
 FRESH = 0.05  # novelty from which a target counts as predicted
 
@@ -23,7 +24,7 @@ class Judge:
     """Puts words to one comparison: space, process, label, family, and what is ambiguous about them."""
 
     def __init__(self, tape: Tape, contents: Contents, leaf: Leaf, footprint: Footprint | None) -> None:
-        self.leaf, self.contents, self.footprint = leaf, contents, footprint
+        self.leaf, self.contents, self.footprint, self.meet = leaf, contents, footprint, tape.nodes[leaf.meet].name
         self.pred = contents.of[leaf.prediction]
         self.targ: Content | None = None if leaf.target is None else contents.of[leaf.target]
         self.pred_flows = tape.nodes[leaf.prediction].requires_grad
@@ -80,7 +81,8 @@ class Judge:
             return Process.MATCH_STATISTIC
         if self.leaf.contrast:
             return Process.CONTRAST
-        if self.pred.noised and not self.leaf.classifies and self.space not in GIVEN.values():
+        latent = self.space is Space.FROZEN_EMBEDDING and self.pred.entry == FROZEN
+        if self.pred.noised and not self.leaf.classifies and (self.space in NOISED or latent):
             return Process.DENOISE
         return Process.CLASSIFY_TOKEN if self.leaf.classifies else Process.REGRESS
 
@@ -106,8 +108,7 @@ class Judge:
         if space in (Space.NOISE, Space.VELOCITY) or (denoises and space is Space.FROZEN_EMBEDDING):
             return self._noise(latent)
         if space is Space.TOKEN:
-            frozen = self.stage == FROZEN
-            return Family.GENERATIVE, "TOKEN-PREDICTION (frozen tokenizer)" if frozen else "GENERATIVE-TOKEN", ""
+            return Family.GENERATIVE, "TOKEN-PREDICTION" if self.stage == FROZEN else "GENERATIVE-TOKEN", ""
         if self.perceptual:
             note = (
                 "the decoded output is compared in the features of another network, so this compares embeddings of "
@@ -144,7 +145,8 @@ class Judge:
         predicts = self.novelty is not None and self.novelty > FRESH
         suffix = SUFFIX.get(self.stage, "self" if predicts else "stop-grad" if self.stopped else "joint")
         note = ""
-        codes = self.targ.discrete or (self.leaf.classifies and (self.stage == ONLINE or predicts))
+        soft = self.leaf.classifies and self.meet != "sub"  # a difference of logarithms is a divergence, not a code
+        codes = self.targ.discrete or (soft and (self.stage == ONLINE or predicts))
         if self.stage in (EMA, ONLINE) and codes:
             suffix = "discrete self-codes"
             note = (

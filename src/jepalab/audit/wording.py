@@ -30,7 +30,10 @@ MAKERS = {
 }
 # What the target is where no embedding is compared; a network may still have made it (codes, pseudo-labels, returns).
 TARGETS: dict[Space, dict[TargetLearning, str]] = {
-    Space.INPUT: {TargetLearning.NONE: "the input itself"},
+    Space.INPUT: {
+        TargetLearning.NONE: "the input itself",
+        TargetLearning.FROZEN: "the input itself, both as a frozen network sees them",
+    },
     Space.FIXED_FEATURE: {TargetLearning.NONE: "a hand-made feature of the input"},
     Space.TOKEN: {
         TargetLearning.NONE: "the input's own token",
@@ -60,16 +63,11 @@ NOISED = {
 
 def compared_in_words(term: Term) -> str:
     """Both sides of a term as one plain phrase: "predicted input <-> the input itself"."""
-    if term.space is None:
+    if term.space is None or term.family is Family.UNSUPPORTED:
         return UNKNOWN
     if term.space is Space.STATISTIC:
-        return f"statistic of the embedding{VERSUS}a fixed goal"
-    if (
-        term.space is Space.FROZEN_EMBEDDING
-        and term.family is Family.GENERATIVE
-        and term.process is not Process.DENOISE
-    ):
-        return f"predicted input, as a frozen network sees it{VERSUS}the input itself, seen the same way"
+        # What holds no input is made of parameters alone.
+        return f"{'statistic of the embedding' if term.prediction.roots else 'size of the weights'}{VERSUS}a fixed goal"
     predicted, target = _sides(term, term.space)
     if term.target is None:
         target = "a fixed goal"
@@ -90,7 +88,7 @@ def _sides(term: Term, space: Space) -> tuple[str, str]:
         return predicted, targets.get(term.target_learning, targets[TargetLearning.NONE])
     maker = MAKERS[space]
     if space is Space.OWN_EMBEDDING:
-        maker += ", held still by a stop-gradient" if term.stop_gradient else ", learned along with it"
+        maker += ", held still by a stop-gradient" if term.stop_gradient else ", both sides learned"
     if term.family is Family.INVARIANCE:
         return f"{predicted} of one view", f"that of another view, {maker}"
     if term.process is Process.CONTRAST:
