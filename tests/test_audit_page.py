@@ -658,6 +658,13 @@ def test_any_picture_is_readable(
     assert_readable(Drawing(tuple(boxes), tuple(arrows)))
 
 
+def test_line_from_a_narrow_box_stays_clear_of_its_wide_neighbours() -> None:
+    wide = [Box(f"wide {i}", "a_label_as_wide_as_any", "input") for i in range(6)]
+    arrows = tuple(Arrow(box.key, "sum") for box in wide)
+    drawing = Drawing((Box("x", "x", "input"), *wide, Box("sum", "sum", "operation")), (Arrow("x", "sum"), *arrows))
+    assert_readable(drawing)
+
+
 def test_picture_tells_frozen_slow_and_trained_apart() -> None:
     kinds = ("online", "ema", "frozen", "mixed")
     root = parse(draw(Drawing(tuple(Box(kind, kind, kind) for kind in kinds))))
@@ -828,7 +835,14 @@ document.getElementById("measured").textContent = JSON.stringify(found);
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 @pytest.mark.parametrize("width", [1240, 600])
 def test_nothing_is_cut_off_and_no_texts_overlap(tmp_path: Path, width: int) -> None:
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render(list(AUDITS.values())))
+    words = (
+        "backbone.encoder.layers.11.attention.output",
+        "WWW MMM @@@ %%% " * 3,
+        "ill-fitting little jittery title " * 2,
+    )
+    boxes = [Box(f"{kind} {word}", word, kind, word[3:]) for kind in KINDS for word in words]
+    crowded = replace(EMPTY, drawing=Drawing(tuple(boxes)))
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render([*AUDITS.values(), crowded]))
     document = browse(
         page.replace("</body>", f"{MEASURE}</body>"), tmp_path, "--dump-dom", f"--window-size={width},900"
     )

@@ -8,6 +8,7 @@ import sys
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -227,13 +228,18 @@ def test_tied_views_expanded_and_nan() -> None:
         torch.zeros((), dtype=torch.int8),
     )
 
+    sign, freed = torch.zeros(1), torch.ones(4)
+
     def step() -> float:
         with torch.no_grad():
             for tensor in (encoder.weight, *bank, odd, spread[0], one):
                 tensor.add_(1)
+            sign.neg_()  # to -0, which equals 0
+            freed.untyped_storage().resize_(0)
         return float(one)
 
-    world = unchanged(step, encoder, decoder, bank, whole, odd, spread, one)
+    world = unchanged(step, encoder, decoder, bank, whole, odd, spread, one, sign)
+    assert freed.tolist() == [1] * 4
     names = [name for name, _ in world.tensors()]
     assert len(names) == len(set(names))
     assert world.name_of(decoder.weight) in ("encoder.weight", "decoder.weight")
@@ -272,7 +278,7 @@ def test_before_keeps_shape_strides_and_place() -> None:
 def test_a_queue_and_its_pointer() -> None:
     def make() -> tuple[Callable[[], int], Callable[[], Any]]:
         queue, ring, pointer, name = [torch.zeros(2)], deque([torch.zeros(1)], maxlen=2), 0, None
-        bank, seen, counts = torch.zeros(4, 2), set(), Counter(a=1)
+        bank, seen, counts = torch.zeros(4, 2), {7, 8}, Counter(a=1)
         groups: dict[str, Any] = defaultdict(list, {"a": [torch.ones(1)]})
         ordered = OrderedDict(a=1, b=2)
 
@@ -284,6 +290,7 @@ def test_a_queue_and_its_pointer() -> None:
             bank[pointer] = 3
             bank, pointer, name = torch.cat([bank, bank]), pointer + 1, "renamed"
             seen.add(pointer)
+            seen.remove(7)
             counts.update(a=3, b=1)
             groups["b"].append(1)
             groups["a"].clear()
@@ -312,10 +319,10 @@ def test_globals_that_the_code_names() -> None:
     sibling.rate, sibling.table, sibling.other = 1.0, torch.zeros(2), 5
     globals()["own_settings"] = sibling
 
-    def inner() -> None:
-        GLOBAL_HEAD.weight.data.add_(1)
-
     def step() -> int:
+        def inner() -> None:
+            GLOBAL_HEAD.weight.data.add_(1)
+
         global COUNT, NEW
         COUNT, NEW = COUNT + 1, "made by the step"
         MEMORY.append(torch.ones(1))
@@ -413,19 +420,19 @@ def test_bound_method_of_a_trainer() -> None:
 
 def test_discovery_names() -> None:
     held = Held(nn.Linear(2, 2), Pair(nn.Linear(2, 2), torch.zeros(1)), {"deep": [nn.Linear(2, 2)]})
-    given, partially, default = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+    given, partially, default, last = (nn.Linear(2, 2) for _ in range(4))
     raw = torch.zeros(2, requires_grad=True)
     everything = [*held.model.parameters(), raw]
     optimizer = torch.optim.Adam([raw])
 
-    def step(model: nn.Module, *, keyword: nn.Module, other: nn.Module = default) -> None:
+    def step(model: nn.Module, end: nn.Module = last, *, keyword: nn.Module, other: nn.Module = default) -> None:
         print(held, everything, optimizer)
 
     world = World()
     world.watch({"encoder": given})
     world.watch(partial(step, partially, keyword=given))
     expected = {
-        "encoder": given, "model": partially, "other": default, "held.model": held.model,
+        "encoder": given, "model": partially, "end": last, "other": default, "held.model": held.model,
         "held.pair.left": held.pair.left, "held.settings.deep.0": held.settings["deep"][0],
     }  # fmt: skip
     assert {name: id(module) for name, module in world.modules.items()} == {k: id(v) for k, v in expected.items()}
@@ -511,28 +518,24 @@ def test_an_unknown_tensor_about_to_change() -> None:
 
 
 def test_state_behind_a_state_dict() -> None:
-    hidden: dict[int, dict[str, Any]] = {}
+    hidden: ContextVar[dict[str, Any]] = ContextVar("hidden")  # nobody can look into one
+    hidden.set({"table": torch.zeros(2), "log": [1]})
 
-    class Hidden:
-        __slots__ = ("__weakref__",)
-
+    class Keeper:
         def state_dict(self) -> dict[str, Any]:
-            return hidden[0]
+            return hidden.get()
 
         def load_state_dict(self, state: dict[str, Any]) -> None:
-            hidden[0] = state
+            hidden.set(state)
 
-    keeper = Hidden()
     world = World()
-    hidden[0] = {"table": torch.zeros(2), "log": [1]}
-    world.watch([keeper])
+    world.watch([Keeper()])
     for _ in range(2):
-        hidden[0]["table"] = hidden[0]["table"] + 1
-        hidden[0]["log"].append(2)
-        hidden[0] = dict(hidden[0])
+        hidden.get()["table"] += 1
+        hidden.get()["log"].append(2)
         world.restore()
-        assert hidden[0]["table"].tolist() == [0, 0]
-        assert hidden[0]["log"] == [1]
+        assert hidden.get()["table"].tolist() == [0, 0]
+        assert hidden.get()["log"] == [1]
 
 
 def test_what_cannot_be_rewound_is_named() -> None:

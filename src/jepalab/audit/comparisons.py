@@ -118,7 +118,7 @@ class Comparisons:
         if node.name in ops.LOSSES:
             return self._named(node, way)
         data = self._data(node)
-        if node.name in ("gather", "getitem", "take_along_dim") and (chosen := self._chosen(node)):
+        if chosen := self._chosen(node):
             return [self._meeting(node, data[0], chosen, classifies=True)]
         if self.contents.is_network(node) and not way.frozen and not self.contents.trains(node) and len(data) == 1:
             # A frozen layer after a comparison weighs it (LPIPS); frozen layers without one below belong to a network.
@@ -249,9 +249,11 @@ class Comparisons:
 
     def _chosen(self, node: Node) -> int | None:
         """The index that chooses among predictions, where it holds content itself: log p[y]."""
+        if node.name not in ("gather", "getitem", "take_along_dim") or not (data := self.contents.data_of(node)):
+            return None
+        source = data[0]
         for slot, key in node.inputs:
             where = slot.split(".")[0] in ("1", "2", "index", "indices") and slot != "0"
-            source = self.contents.data_of(node)[0]
             if where and self.contents.of[key].atoms and self.tape.nodes[key].integer and key != source:
                 if self._is_distribution(source):
                     return key

@@ -137,13 +137,14 @@ class Examination:
                     first = tape, Contents(tape, self.observation.classes)
                     unexplained = weighing.shares.unexplained
                     names = self._names(*first)
-                whole = sum(group.gradient for group in weighing.shares.groups.values())
+                norms = weighing.shares.norms()
+                whole = sum(norms.values())
                 for kind, group in weighing.shares.groups.items():
                     item = found.setdefault(kind, Weighed(group.leaves[0], [0.0] * index, group.weighed))
                     if index == 0:
                         item.name = next((names[leaf.cut] for leaf in group.leaves if leaf.cut in names), "")
                         item.leaf = representative(group, first[1])
-                    item.shares.append(group.gradient / whole if whole else 0.0)
+                    item.shares.append(norms[kind] / whole if whole else 0.0)
                 for item in found.values():
                     item.shares += [0.0] * (index + 1 - len(item.shares))
         finally:
@@ -169,9 +170,8 @@ class Examination:
         shares = mixture(terms)
         problem = self._problem(terms)
         said = verdict(terms, shares, problem)
-        reached = frozenset(self.rehearsal.reached)
         findings = find(
-            evidence, self.tape, self.contents, self.observation, mixed=self.mixed, reached=reached, unread=self.unread
+            evidence, self.tape, self.contents, self.observation, mixed=self.mixed, unread=self.unread
         )
         counts: dict[str, int] = {}
         for name, tensor in self.rehearsal.world.tensors():

@@ -9,9 +9,9 @@ from jepalab.audit.comparisons import Leaf
 from jepalab.audit.content import Contents
 from jepalab.audit.footprint import Footprint
 from jepalab.audit.observation import Observation
-from jepalab.audit.report import Family, Finding, ParameterClass, Space, Term
+from jepalab.audit.report import Family, Finding, ParameterClass, Place, Space, Term
 from jepalab.audit.roles import LABELS, kind_of
-from jepalab.audit.tape import Tape
+from jepalab.audit.tape import Tape, place
 from jepalab.audit.verdict import PRESENT
 
 SWAMPING = 0.95
@@ -35,7 +35,6 @@ def find(
     observation: Observation,
     *,
     mixed: Sequence[int],
-    reached: frozenset[str],
     unread: Iterable[str],
 ) -> tuple[Finding, ...]:
     """All findings, the heaviest first."""
@@ -44,10 +43,11 @@ def find(
         *leaks(evidence),
         *mixing(tape, mixed),
         *privileged(evidence, tape, contents),
-        *shares(terms),
+        *shares(evidence, tape),
         *collapsing(terms),
         *averages(observation),
-        *untrained(observation, reached),
+        *untrained(observation),
+        *opaque(tape),
         *(
             Finding("unused-input", "warning", f"The step never read the input {name!r}, so nothing is said about it.")
             for name in unread
@@ -116,12 +116,17 @@ def privileged(evidence: Sequence[Evidence], tape: Tape, contents: Contents) -> 
             yield Finding("privileged", "warning", f"{what}: a label takes part in a self-supervised term.", term.place)
 
 
-def shares(terms: Sequence[Term]) -> Iterable[Finding]:
+def shares(evidence: Sequence[Evidence], tape: Tape) -> Iterable[Finding]:
+    terms = [item.term for item in evidence]
     total = sum(term.share for term in terms)
-    for term in terms:
-        if term.share <= 1e-6:
-            what = f"The term {term.name!r} sends no gradient to the encoder"
-            yield Finding("no-gradient", "note", f"{what}: it trains a reader of the embedding, or nothing.", term.place)
+    for item in evidence:
+        term = item.term
+        if term.share <= 1e-6 and not tape.nodes[item.leaf.cut].requires_grad:
+            what = f"The term {term.name!r} sends no gradient to any parameter: it adds a number to the loss and trains nothing"
+            yield Finding("no-gradient", "warning", f"{what}.", term.place)
+        elif term.share <= 1e-6:
+            what = f"The term {term.name!r} sends no gradient to the encoder: it trains a reader of the embedding"
+            yield Finding("no-gradient", "note", f"{what}.", term.place)
     real = [term for term in terms if term.share > 1e-6]
     for term in real:
         if len(real) > 1 and total and term.share / total > SWAMPING:
@@ -151,8 +156,9 @@ def averages(observation: Observation) -> Iterable[Finding]:
         yield Finding(
             "ema-still",
             "warning",
-            f"{copy} is an exact copy of trained weights and nothing in the step moves it. If it is meant to be a moving "
-            "average, its update is missing (or lies outside the step: pass it as after_step).",
+            f"{copy} is a copy of trained weights and nothing in the step moves it. If it is meant to be a moving average, "
+            "its update does nothing or is missing (or lies outside the step: pass it as after_step).",
+            written(observation, copy),
         )
     for average in observation.averages:
         if average.order == "before":
@@ -161,10 +167,23 @@ def averages(observation: Observation) -> Iterable[Finding]:
                 "warning",
                 f"{average.copy} follows the weights from before the optimizer's step: it is updated one step early, and "
                 "at the first step not at all.",
+                written(observation, average.copy),
             )
 
 
-def untrained(observation: Observation, reached: frozenset[str]) -> Iterable[Finding]:
+def written(observation: Observation, copy: str) -> Place | None:
+    """Where the step writes to this copy."""
+    return next((place(line) for name, line in observation.writes.items() if name.startswith(copy)), None)
+
+
+def opaque(tape: Tape) -> Iterable[Finding]:
+    for name in dict.fromkeys(node.name for node in tape.nodes if node.opaque):
+        node = next(node for node in tape.nodes if node.opaque and node.name == name)
+        what = f"{name} is a custom autograd function and opaque: what happens inside, and whether its backward fits its"
+        yield Finding("opaque", "note", f"{what} forward, cannot be seen.", node.places[0])
+
+
+def untrained(observation: Observation) -> Iterable[Finding]:
     idle = [name for name, kind in observation.classes.items() if kind is ParameterClass.IDLE]
     if idle:
         shown = ", ".join(idle[:4]) + (f" and {len(idle) - 4} more" if len(idle) > 4 else "")

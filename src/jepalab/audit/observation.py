@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jepalab.audit.rehearsal import Rehearsal
 from jepalab.audit.report import Average, ParameterClass
+from jepalab.audit.tape import Line
 
 FITS = 0.05  # largest relative residual of a move that still counts as averaging
 
@@ -18,12 +19,14 @@ FITS = 0.05  # largest relative residual of a move that still counts as averagin
 class Observation:
     """The class of every parameter by name, the moving averages among them, and the copies that stand still.
 
-    still  names of copies that equal what they copy and are moved by nothing.
+    still   copies that equal what they copy, or are written to, and yet never move.
+    writes  where parameters are written to by the step itself.
     """
 
     classes: Mapping[str, ParameterClass]
     averages: tuple[Average, ...]
     still: tuple[str, ...]
+    writes: Mapping[str, Line]
 
 
 @torch.no_grad()
@@ -31,8 +34,18 @@ def observe(rehearsal: Rehearsal) -> Observation:
     """Runs the step twice. Before the second time, what took no gradient is shifted, so that even a very slow average
     moves by more than rounding; afterwards all is put back."""
     world = rehearsal.world
+    finite = True
+
+    def ask(_: object, scalars: list[Tensor], given: object) -> None:
+        nonlocal finite
+        finite = finite and all(bool(scalar.isfinite().all()) for scalar in scalars)
+
     with torch.enable_grad():
-        rehearsal.record(train=True)
+        tape = rehearsal.record(train=True, asked=ask)
+    if not finite:
+        world.restore()
+        with torch.enable_grad():
+            rehearsal.demand_a_finite_loss()
     parameters = {name: t for name, t in world.tensors() if world.is_parameter(t)}
     moved = {name for name, t in parameters.items() if differs(t, world.before(t))}
     given = {id(t) for optimizer in world.optimizers for group in optimizer.param_groups for t in group["params"]}
@@ -62,7 +75,11 @@ def observe(rehearsal: Rehearsal) -> Observation:
     finally:
         world.restore()
     copies = group(match(still.keys() - followed, reached, parameters))
-    same = [copy for (copy, _), names in copies.items() if all(torch.equal(twins[a], parameters[b]) for a, b in names)]
+    same = [
+        copy
+        for (copy, _), names in copies.items()
+        if all(a in tape.writes or torch.equal(twins[a], parameters[b]) for a, b in names)
+    ]
     classes = {}
     for name, tensor in parameters.items():
         if name in reached:
@@ -73,7 +90,7 @@ def observe(rehearsal: Rehearsal) -> Observation:
             classes[name] = ParameterClass.DRIFTING
         else:
             classes[name] = ParameterClass.IDLE if tensor.requires_grad else ParameterClass.FROZEN
-    return Observation(classes, tuple(averages), tuple(same))
+    return Observation(classes, tuple(averages), tuple(same), tape.writes)
 
 
 def differs(a: Tensor, b: Tensor) -> bool:

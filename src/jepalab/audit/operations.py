@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 # Functions of two sides that say by themselves what they are: name -> (prediction's, target's) position or keyword.
 LOSSES = {
     **dict.fromkeys(
@@ -117,6 +119,7 @@ _PLAIN = {
 _KEPT = NOISE | CHANCE | CONSTANT | {"requires_grad_", "_kl_divergence", "_standard_gamma", "_sample_dirichlet"}
 
 
+@no_type_check
 def plain_name(name: str, owner: str = "") -> str:
     """One name for all the ways to write an operation: `__radd__`, `add_` and `add` are "add".
 

@@ -24,7 +24,7 @@ FOREIGN = {
     "SCORE": "a network's own score is raised or lowered without being compared with anything, as critics, energies and "
     "value functions do",
     "POLICY GRADIENT": "the log-probability of an action is weighed by a reward, which is a policy gradient and no comparison",
-    "OPAQUE": "the loss is computed inside a custom autograd function, where nothing can be seen",
+    "OPAQUE": "the loss is computed inside a custom autograd function, which is opaque: nothing can be seen in there",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -93,10 +94,12 @@ class Rehearsal:
                 plain(tensors, grad_tensors, *rest, **options)
                 self._note_gradients()
 
-        with ExitStack() as stack:
-            stack.enter_context(self._patched(recorder, backward))
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-            try:
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(self._patched(recorder, backward))
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", message="Using `torch.compile\\(module\\)` when there are global hooks")
                 with recorder, Opaque(recorder):
                     result = self.call()
                     loss = loss_in(result) if count == 0 else None
@@ -106,23 +109,52 @@ class Rehearsal:
                             for path, tensor in walk(result)
                             if tensor.numel() == 1 and (key := recorder.tape.key_of(tensor)) is not None
                         }
-            except Enough:
-                return
-            except Exception as error:
-                if is_ours(error):
-                    raise
-                raise at_fault(error) from error
-            if count == 0:
-                self._check(loss, result)
-                assert loss is not None
-                if asked:
-                    asked(recorder, [loss], None)
-                if train:
-                    plain(loss)
-                    self._note_gradients()
-        if train:
-            self.num_backwards = count
-            self._finish()
+                if count == 0:
+                    self._check(loss, result)
+                    assert loss is not None
+                    if asked:
+                        asked(recorder, [loss], None)
+                    if train:
+                        plain(loss)
+                        self._note_gradients()
+            if train:
+                self.num_backwards = count
+                self._finish()
+        except Enough:
+            return
+        except Exception as error:
+            if is_ours(error):
+                raise
+            raise at_fault(error) from error
+
+    def demand_a_finite_loss(self) -> None:
+        """Runs the step once more; a loss that is NaN or infinite is a ValueError that names the line where it began."""
+        bad: list[tuple[str, int]] = []
+        wrong: list[float] = []
+
+        def look(key: int, tensor: Tensor) -> None:
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                bad.append(("NaN" if tensor.isnan().any() else "infinite", key))
+
+        def ask(recorder: Recorder, scalars: list[Tensor], _: Any) -> None:
+            wrong.extend(float(scalar.detach()) for scalar in scalars if not scalar.isfinite().all())
+
+        try:
+            tape = self.record(asked=ask, watch=look)
+        finally:
+            self.world.restore()
+        if not wrong:
+            return
+        kind = "NaN" if wrong[0] != wrong[0] else "infinite"
+        node = next((tape.nodes[key] for what, key in bad if what == kind), None)
+        began = ""
+        if node is not None and node.kind == "root":
+            began = f" The input {node.name!r} already holds one."
+        elif node is not None:
+            here, there = node.places
+            again = f" (called from {there})" if there else ""
+            began = f" The first one came out of {node.name} at {here}: {here.text if here else ''}{again}."
+        raise ValueError(f"The loss is {kind}, so there is no gradient to look at.{began}")
 
     def _finish(self) -> None:
         """What the step left to the training loop: the optimizer's step and what follows it."""
@@ -188,6 +220,7 @@ class Rehearsal:
         def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             self.world.watch(optimizer)
             self.stepped = True
+            self._note_gradients()  # a hook in the backward pass may step and clear before that has ended
             recorder.active = recorder.active and len(args) + len(kwargs) > 1  # a closure computes the loss in there
 
         def after(*_: Any) -> None:
@@ -210,9 +243,14 @@ class Rehearsal:
 
 
 def is_ours(error: Exception) -> bool:
-    """Whether the audit itself failed, in a line of its own."""
+    """Whether the audit itself raised it, in a line of its own and not in a call it passed on."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.startswith(HERE) and owner_of(frames[-1].filename) != "user"
+    passing = ("__torch_function__", "apply", "backward", "<lambda>")
+    own = [frame.filename.startswith(HERE) and owner_of(frame.filename) != "user" for frame in frames]
+    last_of_user = max((i for i, frame in enumerate(frames) if owner_of(frame.filename) == "user"), default=-1)
+    after = [frame for i, frame in enumerate(frames) if i > last_of_user and own[i]]
+    asked_for = isinstance(error, ValueError) and not error.__cause__ and last_of_user < 0
+    return asked_for or any(frame.name not in (*passing, "_run", "record") for frame in after if last_of_user >= 0)
 
 
 def at_fault(error: Exception) -> ValueError:

@@ -21,8 +21,7 @@ class Group:
     """Leaves of one kind from one line, counted as one term; `keys` are the ones that are compared at a time."""
 
     leaves: list[Leaf]
-    gradient: float = 0.0
-    value: float = 0.0
+    pull: list[Tensor] = field(default_factory=list)  # its gradient, summed over the backward passes of one step
     weighed: Tensor | None = None  # where, in the first leaf's output, the loss depends on it
 
 
@@ -31,13 +30,19 @@ class Shares:
     """The groups of one run with the norm of the gradient each sends to the encoder, and what is left unexplained."""
 
     groups: dict[tuple[Any, ...], Group] = field(default_factory=dict)
-    whole: float = 0.0
-    left: float = 0.0
+    whole: list[Tensor] = field(default_factory=list)
+
+    def norms(self) -> dict[tuple[Any, ...], float]:
+        return {kind: norm(group.pull) for kind, group in self.groups.items()}
 
     @property
     def unexplained(self) -> float:
         """Norm of the gradient that comes from no group, as part of the whole."""
-        return self.left / self.whole if self.whole else 0.0
+        rest = self.whole
+        for group in self.groups.values():
+            rest = torch._foreach_sub(rest, group.pull) if group.pull else rest
+        whole = norm(self.whole)
+        return norm(rest) / whole if whole else 0.0
 
 
 class Weighing:
@@ -78,26 +83,26 @@ class Weighing:
         groups: dict[tuple[Any, ...], list[Leaf]] = {}
         for leaf in leaves:
             groups.setdefault(kind_of(tape, contents, leaf), []).append(leaf)
-        rest = whole
+        self.shares.whole = added(self.shares.whole, whole)
         for kind, members in groups.items():
             parts = {tape.nodes[m.cut].edge: pull for m in members if (pull := pull_of.get(m.cut)) is not None}
             found = self.shares.groups.setdefault(kind, Group(members))
             if parts:
-                own = self._gradient(list(parts), list(parts.values()))
-                found.gradient = (found.gradient**2 + square(own)) ** 0.5
-                rest = [a - b for a, b in zip(rest, own, strict=True)] if self.check else []
+                found.pull = added(found.pull, self._gradient(list(parts), list(parts.values())))
                 first = pull_of.get(members[0].cut)
-                found.weighed = None if first is None else first.detach().abs() > 0
-        self.shares.whole = (self.shares.whole**2 + square(whole)) ** 0.5
-        self.shares.left = (self.shares.left**2 + square(rest)) ** 0.5
+                found.weighed = None if first is None else first.detach() != 0
 
     def _gradient(self, outputs: Sequence[Tensor | GradientEdge | None], pulls: Sequence[Tensor]) -> list[Tensor]:
         got = torch.autograd.grad(outputs, self.encoder, pulls, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]
         return [torch.zeros_like(p) if g is None else g.detach() for p, g in zip(self.encoder, got, strict=True)]
 
 
-def square(tensors: Sequence[Tensor]) -> float:
-    return sum(float(norm) ** 2 for norm in torch._foreach_norm(list(tensors))) if tensors else 0.0
+def added(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+    return list(torch._foreach_add(a, b)) if a and b else a or b
+
+
+def norm(tensors: Sequence[Tensor]) -> float:
+    return sum(float(part) ** 2 for part in torch._foreach_norm(list(tensors))) ** 0.5 if tensors else 0.0
 
 
 def kind_of(tape: Tape, contents: Contents, leaf: Leaf) -> tuple[Any, ...]:

@@ -1,4 +1,7 @@
-"""The tape: every call of a torch function during a step, what went in, what came out, and where it was written."""
+"""The tape: every call of a torch function during a step, what went in, what came out, and where it was written.
+
+What runs at every call is exempt from run-time type checks, which would cost more than the calls.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, cast
+from typing import Any, cast, no_type_check
 
 import torch
 from torch import Tensor
@@ -69,6 +72,7 @@ class Tape:
     seen: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     left: set[int] = field(default_factory=set)  # nodes whose values went to numpy or Python lists
     asked: list[tuple[int, ...]] = field(default_factory=list)  # inputs of torch.autograd.grad within the step
+    writes: dict[str, Line] = field(default_factory=dict)  # parameter -> where it was first written into
     outputs: dict[int, int] = field(default_factory=dict)  # node -> id of the module whose output it is
 
     def key_of(self, tensor: Tensor) -> int | None:
@@ -106,6 +110,7 @@ class Recorder(TorchFunctionMode):
         self.tape, self.leaf, self.touched, self.replace, self.watch = Tape(), leaf, touched, replace, watch
         self.active, self.modules, self.alter = True, [""], alter
 
+    @no_type_check
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if not self.active:
@@ -121,8 +126,11 @@ class Recorder(TorchFunctionMode):
         writes = raw in ("__setitem__", "__set__") or (raw.endswith("_") and not raw.endswith("__"))
         if writes:
             for tensor in first if isinstance(first, (list, tuple)) else (first,):
-                if isinstance(tensor, Tensor) and self.tape.nodes[self.node_of(tensor)].kind != "call":
+                if isinstance(tensor, Tensor) and (leaf := self.tape.nodes[self.node_of(tensor)]).kind != "call":
                     self.touched(tensor)
+                    line, _ = lines(sys._getframe(1))
+                    if leaf.kind == "parameter" and line:
+                        self.tape.writes.setdefault(leaf.name, line)
         if self.replace and given:
             changed, options = list(args), dict(kwargs)
             self.replace(len(self.tape.nodes), changed, options, dict(given))
@@ -143,6 +151,7 @@ class Recorder(TorchFunctionMode):
             self.write(name, given, result, literal=selection(name, args, kwargs), base=first if writes else None)
         return result
 
+    @no_type_check
     def write(
         self,
         name: str,
@@ -178,6 +187,7 @@ class Recorder(TorchFunctionMode):
                 into = (("0", whole), ("1", node.key))
                 self._add(tensor._base, Node(len(self.tape.nodes), "call", "setitem", into, line=line, caller=caller))
 
+    @no_type_check
     def node_of(self, tensor: Tensor) -> int:
         """The key of a tensor's node; a tensor never seen before becomes a leaf."""
         key = self.tape.key_of(tensor)
@@ -195,6 +205,7 @@ class Recorder(TorchFunctionMode):
         kind, name = self.leaf(tensor)
         return self._add(tensor, Node(len(self.tape.nodes), kind, name))
 
+    @no_type_check
     def _add(self, tensor: Tensor, node: Node) -> int:
         node.shape, node.requires_grad = tuple(tensor.shape), tensor.requires_grad
         node.integer = not (tensor.is_floating_point() or tensor.is_complex())
@@ -235,6 +246,7 @@ class _Paused(AbstractContextManager):
         self.recorder.active = self.before
 
 
+@no_type_check
 def tensors_in(value: Any, options: dict[str, Any] | None = None, slot: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor in a call's arguments with the slot it stands in."""
     if isinstance(value, Tensor):
@@ -252,6 +264,7 @@ def tensors_in(value: Any, options: dict[str, Any] | None = None, slot: str = ""
             yield from tensors_in(item, None, str(key))
 
 
+@no_type_check
 def selection(name: str, args: tuple, kwargs: dict) -> str:
     """What a selecting call selects, as text; empty where it takes everything."""
     if name not in ops.SELECTION:
@@ -267,10 +280,12 @@ def selection(name: str, args: tuple, kwargs: dict) -> str:
     return repr((name, rest, sorted((k, v) for k, v in kwargs.items() if not isinstance(v, Tensor))))
 
 
+@no_type_check
 def is_custom(tensor: Tensor) -> bool:
     return isinstance(tensor.grad_fn, torch.autograd.function.BackwardCFunction)
 
 
+@no_type_check
 def lines(frame: FrameType | None) -> tuple[Line | None, Line | None]:
     """The innermost line outside torch and the audit, and the outermost one that the audit called."""
     inner = outer = None
@@ -318,10 +333,15 @@ class Opaque(AbstractContextManager):
                 return plain(cls, *args, **kwargs)
             if cls.__name__ == "CheckpointFunction":
                 return args[0](*args[2:])
-            given = [(slot, recorder.node_of(tensor)) for slot, tensor in tensors_in(args, kwargs)]
+            with torch._C.DisableTorchFunction():
+                given = [(slot, recorder.node_of(tensor)) for slot, tensor in tensors_in(args, kwargs)]
             with recorder.pause():
                 result = plain(cls, *args, **kwargs)
-            recorder.write(cls.__name__, given, result, opaque=True)
+            with torch._C.DisableTorchFunction():
+                if cls.__name__ == "BackwardHookFunction":  # torch's own, around a module with a backward hook
+                    recorder.write("broadcast_tensors", given, result)
+                else:
+                    recorder.write(cls.__name__, given, result, opaque=True)
             return result
 
         type.__setattr__(Function, "apply", classmethod(apply))
