@@ -1,12 +1,12 @@
-"""Where a loss compares: a walk from the scalar back to the places where two contents meet, or one is measured alone."""
+"""Where a loss compares: a walk from the scalar back to where two contents meet, or one is measured alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from jepalab.audit import operations as ops
-from jepalab.audit.content import Content, Contents, prod
-from jepalab.audit.roles import is_view
+from jepalab.audit.content import Content, Contents
+from jepalab.audit.relations import Relations
 from jepalab.audit.tape import Node, Tape
 
 COMPARISON, STATISTIC, SCORE, CRITIC, PENALTY = "comparison", "statistic", "score", "critic", "penalty"
@@ -54,9 +54,7 @@ class Comparisons:
     """Finds the leaves of a loss on a tape."""
 
     def __init__(self, tape: Tape, contents: Contents, batch_size: int | None) -> None:
-        self.tape, self.contents, self.batch_size = tape, contents, batch_size
-        self._origins: dict[int, object] = {}
-        self._frontiers: dict[int, frozenset[object]] = {}
+        self.tape, self.contents, self.relations = tape, contents, Relations(tape, contents, batch_size)
         self._known: dict[tuple[int, Way], list[Leaf]] = {}
 
     def of(self, root: int) -> list[Leaf]:
@@ -83,7 +81,7 @@ class Comparisons:
         while todo:
             key = todo.pop()
             node = self.tape.nodes[key]
-            data = self._data(node) if self.contents.of[key].atoms else self._penalised(node)
+            data = self.relations.data_of(node) if self.contents.of[key].atoms else self._penalised(node)
             stops = not data or not self._is_linear(node, data) or self._chosen(node) or node.opaque
             if stops or any(uses[k] > 1 or self.tape.nodes[k].kind != "call" for k in data):
                 heads.add(key)
@@ -117,13 +115,17 @@ class Comparisons:
             return [self._alone(key, way)]
         if node.name in ops.LOSSES:
             return self._named(node, way)
-        data = self._data(node)
+        data = self.relations.data_of(node)
         if chosen := self._chosen(node):
             return [self._meeting(node, data[0], chosen, classifies=True)]
         if self.contents.is_network(node) and not way.frozen and not self.contents.trains(node) and len(data) == 1:
             # A frozen layer after a comparison weighs it (LPIPS); frozen layers without one below belong to a network.
             inner = self.leaves(data[0], Way(False, way.soft, frozen=True))
-            met = [i for i in inner if i.kind == COMPARISON and i.target is not None and self._differ(i.prediction, i.target)]
+            met = [
+                i
+                for i in inner
+                if i.kind == COMPARISON and i.target is not None and self.relations.differ(i.prediction, i.target)
+            ]
             return met or [self._alone(key, way)]
         if self.contents.is_network(node) or node.opaque:
             if node.opaque and len(data) > 1 and not node.shape:
@@ -155,8 +157,8 @@ class Comparisons:
 
     def _difference(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
         a, b = data[0], data[-1]
-        if self.same_origin(a, b):
-            return [self._meeting(node, a, b)] if self._within_samples(a, b) else [self._alone(node.key, way)]
+        if self.relations.same_origin(a, b):
+            return [self._meeting(node, a, b)] if self.relations.within_samples(a, b) else [self._alone(node.key, way)]
         if all(self._is_distance(key) for key in data):
             return [leaf for key in data for leaf in self.leaves(key, way)]
         if node.name == "add" and not any(self.tape.nodes[k].name == "neg" for k in (a, b)):
@@ -174,29 +176,35 @@ class Comparisons:
         if compared:
             found = [leaf for key in compared for leaf in inner[key] if leaf.kind == COMPARISON]
             scales = [key for key in (a, b) if key not in compared]
-            if any(self._is_distribution(key) for key in scales):
+            if any(self.relations.is_distribution(key) for key in scales):
                 found = [replace(leaf, classifies=True) for leaf in found]  # p (log p - log q)
             roots = frozenset().union(*(self.contents.of[k].roots for k in scales))
             found = [replace(leaf, weights=leaf.weights | roots) for leaf in found]
             if any(self.tape.nodes[key].requires_grad for key in scales):
                 return [replace(found[0], cut=node.key)]
             return found
-        if self.same_origin(a, b) or node.name in ("rdiv",):
+        if self.relations.same_origin(a, b) or node.name in ("rdiv",):
             return [self._alone(node.key, way)]
-        if any(self._is_scale(key) for key in (a, b)):
+        if any(self.relations.is_scale(key) for key in (a, b)):
             return [self._alone(node.key, way)]
-        return [self._meeting(node, a, b, classifies=self._is_distribution(a) or self._is_distribution(b))]
+        return [
+            self._meeting(node, a, b, classifies=self.relations.is_distribution(a) or self.relations.is_distribution(b))
+        ]
 
     def _matrix_product(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
         a, b = data[0], data[-1]
-        if self._correlates_features(node, a, b):
-            return [self._alone(node.key, way)] if self.same_origin(a, b) else [self._meeting(node, a, b, cross=True)]
-        if way.soft or self._pairs_samples(node):
-            if self.same_origin(a, b) and not way.soft:
+        if self.relations.correlates_features(node, a, b):
+            return (
+                [self._alone(node.key, way)]
+                if self.relations.same_origin(a, b)
+                else [self._meeting(node, a, b, cross=True)]
+            )
+        if way.soft or self.relations.pairs_samples(node):
+            if self.relations.same_origin(a, b) and not way.soft:
                 return [self._alone(node.key, way)]
             return [self._meeting(node, a, b, contrast=True)]
         same_kind = self.contents.of[a].atoms == self.contents.of[b].atoms
-        if self.same_origin(a, b) or (same_kind and self._both_flow(a, b)):
+        if self.relations.same_origin(a, b) or (same_kind and self.relations.both_flow(a, b)):
             return [self._alone(node.key, way)]
         return [self._meeting(node, a, b)]
 
@@ -204,11 +212,10 @@ class Comparisons:
         """A loss function or distance by its name."""
         slots = dict(node.inputs)
         left, right = (next((slots[s] for s in names if s in slots), None) for names in ops.LOSSES[node.name])
-        contents = [None if key is None else self.contents.of[key] for key in (left, right)]
-        has = [key for key, content in zip((left, right), contents, strict=True) if content and content.atoms]
+        has = [k for k in (left, right) if k is not None and self.contents.of[k].atoms]
         classifies = node.name in ops.CLASSIFYING
         if len(has) == 2 and left is not None and right is not None:
-            if self.same_origin(left, right):
+            if self.relations.same_origin(left, right):
                 contrast = way.soft and node.name in ("cosine_similarity", "cdist")
                 return [self._meeting(node, left, right, contrast=True)] if contrast else [self._alone(node.key, way)]
             distance = node.name in ("cosine_similarity", "cdist", "pairwise_distance", "dist")
@@ -239,11 +246,12 @@ class Comparisons:
             data = self.contents.data_of(node)
             distance = node.name in ("cosine_similarity", "cdist", "pairwise_distance")
             products = ops.MATRIX_PRODUCT | ops.PRODUCT
-            if len(data) > 1 and (distance or node.name in products) and not self.contents.is_network(node):
-                if not any(self._is_scale(k) for k in data[:2]):
-                    found.append(self._meeting(node, data[0], data[1], contrast=True))
-                    continue
-            if not self.contents.is_network(node):
+            if self.contents.is_network(node):
+                continue
+            meets = len(data) > 1 and (distance or node.name in products)
+            if meets and not any(self.relations.is_scale(k) for k in data[:2]):
+                found.append(self._meeting(node, data[0], data[1], contrast=True))
+            else:
                 todo += data
         return found
 
@@ -254,9 +262,9 @@ class Comparisons:
         source = data[0]
         for slot, key in node.inputs:
             where = slot.split(".")[0] in ("1", "2", "index", "indices") and slot != "0"
-            if where and self.contents.of[key].atoms and self.tape.nodes[key].integer and key != source:
-                if self._is_distribution(source):
-                    return key
+            index = where and key != source and self.tape.nodes[key].integer and self.contents.of[key].atoms
+            if index and self.relations.is_distribution(source):
+                return key
         return None
 
     def _alone(self, key: int, way: Way) -> Leaf:
@@ -266,48 +274,8 @@ class Comparisons:
     def _meeting(
         self, node: Node, a: int, b: int, *, contrast: bool = False, cross: bool = False, classifies: bool = False
     ) -> Leaf:
-        prediction, target = self.sides(a, b)
+        prediction, target = self.relations.sides(a, b)
         return Leaf(COMPARISON, node.key, node.key, prediction, target, contrast, cross, classifies)
-
-    def sides(self, a: int, b: int) -> tuple[int, int]:
-        """Prediction and target: the target is the side without gradient, else the one fewer parameters made."""
-        flows = [self.tape.nodes[key].requires_grad for key in (a, b)]
-        if flows[0] != flows[1]:
-            return (a, b) if flows[0] else (b, a)
-        made = [(self.contents.of[key].params & self.contents.online).bit_count() for key in (a, b)]
-        return (b, a) if made[1] > made[0] else (a, b)
-
-    def same_origin(self, a: int, b: int) -> bool:
-        """Whether both are made, without parameters, of the very same values: a thing held against itself."""
-        return self.frontier(a) == self.frontier(b)
-
-    def frontier(self, key: int) -> frozenset[object]:
-        """What a node is made of: outputs of networks, leaves and selected parts of these."""
-        if key not in self._frontiers:
-            node, content = self._at(key)
-            if node.kind != "call" or self.contents.is_network(node) or node.opaque or node.name in ops.NOISE:
-                self._frontiers[key] = frozenset({key})
-            elif node.literal:
-                self._frontiers[key] = frozenset({self._origin(key)})
-            else:
-                data = self._data(node) if content.atoms else []
-                self._frontiers[key] = frozenset().union(*(self.frontier(k) for k in data))
-        return self._frontiers[key]
-
-    def _origin(self, key: int) -> object:
-        """The same for two selections of the same part of the same thing."""
-        if key not in self._origins:
-            node = self.tape.nodes[key]
-            parts = tuple((slot, tuple(sorted(map(hash, self.frontier(k))))) for slot, k in node.inputs)
-            self._origins[key] = (node.name, node.literal, parts)
-        return self._origins[key]
-
-    def _within_samples(self, a: int, b: int) -> bool:
-        """Whether embeddings of several views are held against their own mean, view by view."""
-        num_views = sum(map(is_view, self.contents.of[a].roots))
-        full, reduced = sorted((self.tape.nodes[k].shape for k in (a, b)), key=prod, reverse=True)
-        gone = [size for size in full if full.count(size) > reduced.count(size) and size != 1]
-        return num_views > 1 and gone == [num_views] and num_views != self.batch_size
 
     def _is_distance(self, key: int) -> bool:
         """Whether a reduction of a comparison stands here: the distance of a triplet, a score."""
@@ -318,7 +286,9 @@ class Comparisons:
             data = self.contents.data_of(node)
             if node.name in ops.DISTANCE:
                 return any(
-                    leaf.kind == COMPARISON and leaf.target is not None and self._differ(leaf.prediction, leaf.target)
+                    leaf.kind == COMPARISON
+                    and leaf.target is not None
+                    and self.relations.differ(leaf.prediction, leaf.target)
                     for leaf in self.leaves(node.key, Way(node.name in ops.REDUCTION))
                 )
             if len(data) != 1:
@@ -326,54 +296,5 @@ class Comparisons:
             node, content = self._at(data[0])
         return False
 
-    def _differ(self, a: int, b: int) -> bool:
-        return self.contents.of[a].atoms != self.contents.of[b].atoms or not self._both_flow(a, b)
-
-    def _both_flow(self, a: int, b: int) -> bool:
-        return self.tape.nodes[a].requires_grad and self.tape.nodes[b].requires_grad
-
-    def _is_scale(self, key: int) -> bool:
-        """One number a sample, or fewer: what is multiplied by it is scaled, not compared."""
-        shape = self.tape.nodes[key].shape
-        size = self.batch_size or 1
-        return prod(shape) == 1 or (len(shape) > 1 and shape[0] == size and prod(shape) == size)
-
-    def _is_distribution(self, key: int) -> bool:
-        """Whether a softmax stands above this node, with nothing but layout in between."""
-        node = self.tape.nodes[key]
-        while node.kind == "call":
-            if node.name in ("softmax", "log_softmax", "logsigmoid", "sigmoid", "one_hot", "softmin"):
-                return True
-            if any(self.tape.nodes[key].name == "logsumexp" for _, key in node.inputs):
-                return True  # logits made to sum to one
-            data = self.contents.data_of(node)
-            if node.name not in ops.LINEAR | {"log", "clamp", "mul", "div"} or not data:
-                return False
-            node = self.tape.nodes[data[0]]
-        return False
-
-    def _correlates_features(self, node: Node, a: int, b: int) -> bool:
-        """Whether the product sums over the batch and leaves features by features."""
-        size, (left, right) = self.batch_size, (self.tape.nodes[k].shape for k in (a, b))
-        if size is None or len(node.shape) < 2 or len(left) != 2 or len(right) != 2:
-            return False
-        if node.name == "einsum":
-            return (
-                node.shape[-1] != size and left[0] == right[0] and left[0] % size == 0 and node.shape[-1] == right[-1]
-            )
-        return left[-1] == right[0] and right[0] % size == 0 and node.shape[0] % size != 0
-
-    def _pairs_samples(self, node: Node) -> bool:
-        size = self.batch_size
-        return bool(size) and len(node.shape) == 2 and all(n % size == 0 for n in node.shape)
-
-    def _data(self, node: Node) -> list[int]:
-        """What lends content to a call; random numbers that scale or project lend none."""
-        data = self.contents.data_of(node)
-        if node.name in ops.PRODUCT or node.name in ops.MATRIX_PRODUCT:
-            return [key for key in data if not self.contents.of[key].only_noise] or data
-        return data
-
     def _at(self, key: int) -> tuple[Node, Content]:
         return self.tape.nodes[key], self.contents.of[key]
-

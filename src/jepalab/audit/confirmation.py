@@ -36,7 +36,9 @@ def footprint(examination: Examination, item: Evidence) -> Iterator[Confirmation
     seen = item.footprint
     if seen is None or item.leaf.target is None:
         return
-    traced = {r for r in examination.contents.of[item.leaf.target].roots if r in examination.rehearsal.inputs.by_id.values()}
+    traced = {
+        r for r in examination.contents.of[item.leaf.target].roots if r in examination.rehearsal.inputs.by_id.values()
+    }
     if not traced:
         yield Confirmation("footprint", item.term.name, True, "no input is in the target, and none was expected to be")
         return
@@ -45,7 +47,9 @@ def footprint(examination: Examination, item: Evidence) -> Iterator[Confirmation
     if seen.failed and not moved:
         yield Confirmation("footprint", item.term.name, None, "the step took another way when its inputs were changed")
     elif moved == traced:
-        yield Confirmation("footprint", item.term.name, True, f"the target moves with {', '.join(sorted(traced))}, as traced")
+        yield Confirmation(
+            "footprint", item.term.name, True, f"the target moves with {', '.join(sorted(traced))}, as traced"
+        )
     else:
         missing = ", ".join(sorted(traced - moved))
         message = f"the trace found {missing} in the target, but changing it does not move the target"
@@ -53,7 +57,7 @@ def footprint(examination: Examination, item: Evidence) -> Iterator[Confirmation
 
 
 def intervention(examination: Examination, compared: Sequence[Evidence]) -> Iterator[Confirmation]:
-    """Each class of parameters is shifted in turn: a side moves if, and only if, it is said to be made by that class."""
+    """Each class of parameters is shifted in turn: a side moves if, and only if, that class is said to make it."""
     rehearsal, contents = examination.rehearsal, examination.contents
     keys = {key for item in compared for key in (item.leaf.prediction, item.leaf.target) if key is not None}
     base = run(rehearsal, keys)
@@ -77,7 +81,9 @@ def intervention(examination: Examination, compared: Sequence[Evidence]) -> Iter
                     agrees = None if said and not moves else False
                     yield Confirmation("intervention", item.term.name, agrees, message)
                 elif said:
-                    yield Confirmation("intervention", item.term.name, True, f"the {side} moves with the {kind} parameters")
+                    yield Confirmation(
+                        "intervention", item.term.name, True, f"the {side} moves with the {kind} parameters"
+                    )
 
 
 @torch.no_grad()
@@ -111,11 +117,18 @@ def shuffle(examination: Examination, compared: Sequence[Evidence]) -> Iterator[
         if plain is None or dealt is None:
             yield Confirmation("shuffle", item.term.name, None, "the target's samples could not be told apart")
         elif dealt > plain:
-            yield Confirmation("shuffle", item.term.name, True, f"with shuffled targets the loss rises from {plain:.4g} to {dealt:.4g}")
+            yield Confirmation(
+                "shuffle", item.term.name, True, f"with shuffled targets the loss rises from {plain:.4g} to {dealt:.4g}"
+            )
         elif dealt == plain:
-            yield Confirmation("shuffle", item.term.name, False, "shuffled targets change nothing: the target is not used")
+            yield Confirmation(
+                "shuffle", item.term.name, False, "shuffled targets change nothing: the target is not used"
+            )
         else:
-            message = f"with shuffled targets the loss falls from {plain:.4g} to {dealt:.4g}: after so few steps it need not rise"
+            message = (
+                f"with shuffled targets the loss falls from {plain:.4g} to {dealt:.4g}: after so few steps it "
+                "need not rise"
+            )
             yield Confirmation("shuffle", item.term.name, None, message)
 
 
@@ -174,10 +187,14 @@ def constant(examination: Examination, evidence: Sequence[Evidence]) -> Iterator
         solved = bool(rows.std(0).max() < 1e-4 * (1 + rows.abs().max()))
         guarded = bool(item.term.anti_collapse)
         if not solved:
-            message = "the target still tells samples apart when the encoder is constant: the constant does not solve it"
+            message = (
+                "the target still tells samples apart when the encoder is constant: the constant does not solve it"
+            )
             yield Confirmation("constant", item.term.name, None if not guarded else True, message)
         elif guarded:
-            message = f"a constant encoder makes the target constant; against that works {', '.join(item.term.anti_collapse)}"
+            message = (
+                f"a constant encoder makes the target constant; against that works {', '.join(item.term.anti_collapse)}"
+            )
             yield Confirmation("constant", item.term.name, True, message)
         else:
             message = "a constant encoder makes the target constant and nothing in the step objects: collapse-prone"

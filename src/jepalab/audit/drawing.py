@@ -50,7 +50,9 @@ def module_names(tape: Tape, contents: Contents, shown: Sequence[Evidence]) -> d
 
 def merge_lists(names: dict[int, str]) -> dict[int, str]:
     """Numbered parts of one list ("blocks.0", "blocks.1") are one box."""
-    return {key: ".".join(part for part in name.split(".") if not part.isdigit()) or name for key, name in names.items()}
+    return {
+        key: ".".join(part for part in name.split(".") if not part.isdigit()) or name for key, name in names.items()
+    }
 
 
 class Sources:

@@ -14,7 +14,8 @@ from jepalab.audit.confirmation import confirm as confirmations
 from jepalab.audit.content import EMA, FROZEN, Contents
 from jepalab.audit.drawing import draw
 from jepalab.audit.findings import Evidence, find, unread
-from jepalab.audit.footprint import footprints, mixing
+from jepalab.audit.footprint import footprints
+from jepalab.audit.mixing import mixing
 from jepalab.audit.observation import Observation, observe
 from jepalab.audit.reasons import reasons
 from jepalab.audit.rehearsal import Rehearsal
@@ -25,7 +26,13 @@ from jepalab.audit.verdict import PRESENT, Judge, mixture, verdict
 
 UNEXPLAINED = 0.3  # of the gradient; beyond it the audit says that it does not understand the step
 TRACE = 1e-3  # share of the gradient below which a term does not count at all
-WORDS = {"sub": "difference", "mul": "product", "matmul": "matrix product", "mm": "matrix product", "bmm": "matrix product"}
+WORDS = {
+    "sub": "difference",
+    "mul": "product",
+    "matmul": "matrix product",
+    "mm": "matrix product",
+    "bmm": "matrix product",
+}
 NOWHERE = Place("", 0, "", "")
 
 
@@ -93,7 +100,8 @@ class Examination:
         unused = unread(self.tape, self.contents, rehearsal.inputs.by_id.values())
         if set(unused) == set(rehearsal.inputs.by_id.values()):
             raise ValueError(
-                f"The step never used the inputs it was given ({', '.join(unused)}): it must compute its loss from these very "
+                f"The step never used the inputs it was given ({', '.join(unused)}): it must compute its loss from "
+                "these very "
                 f"tensors, not from data it loads itself.{rehearsal._where()}"
             )
         self.unread = unused
@@ -126,6 +134,7 @@ class Examination:
     def _weigh(self) -> tuple[Tape, Contents, list[Weighed], float]:
         """The shares of every term over all steps, and the tape of the first."""
         first: tuple[Tape, Contents] | None = None
+        names: dict[int, str] = {}
         found: dict[Any, Weighed] = {}
         unexplained = 0.0
         size = self.rehearsal.inputs.batch_size
@@ -170,9 +179,7 @@ class Examination:
         shares = mixture(terms)
         problem = self._problem(terms)
         said = verdict(terms, shares, problem)
-        findings = find(
-            evidence, self.tape, self.contents, self.observation, mixed=self.mixed, unread=self.unread
-        )
+        findings = find(evidence, self.tape, self.contents, self.observation, mixed=self.mixed, unread=self.unread)
         counts: dict[str, int] = {}
         for name, tensor in self.rehearsal.world.tensors():
             if name in self.observation.classes:
@@ -274,5 +281,3 @@ def representative(group: Group, contents: Contents) -> Leaf:
 
 def average(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-

@@ -6,7 +6,7 @@ provenance), and it sees leaks of the target and mixing of samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from jepalab.audit import operations as ops
+from jepalab.audit.changes import change
 from jepalab.audit.comparisons import COMPARISON, Leaf
 from jepalab.audit.content import FROZEN, RAW, Contents
 from jepalab.audit.rehearsal import Rehearsal
@@ -28,23 +29,29 @@ MOST = 16  # runs an input
 class Footprint:
     """Counts over changed elements and compared values.
 
-    target    where the target reacted; fresh: where it did and the prediction did not.
+    target    where the target reacted, by what was changed; fresh: where it did and the prediction did not.
     roots     the inputs each side reacted to.
     own_seen  changes a target reacted to far more than its neighbours did (its own place), and how often the
               prediction saw them: a context that overlaps its targets.
     """
 
-    target: float = 0.0
-    fresh: float = 0.0
+    target: dict[str, float] = field(default_factory=dict)
+    fresh: dict[str, float] = field(default_factory=dict)
     target_roots: set[str] = field(default_factory=set)
     prediction_roots: set[str] = field(default_factory=set)
     own: float = 0.0
     own_seen: float = 0.0
     failed: int = 0
 
-    @property
-    def novelty(self) -> float | None:
-        return self.fresh / self.target if self.target else None
+    def novelty(self, roots: Iterable[str] | None = None) -> float | None:
+        """Share of the target's reactions, to these inputs or to all, that the prediction did not share."""
+        names = self.target.keys() if roots is None else self.target.keys() & set(roots)
+        whole = sum(self.target[name] for name in names)
+        return sum(self.fresh[name] for name in names) / whole if whole else None
+
+    def count(self, root: str, target: float, fresh: float) -> None:
+        self.target[root] = self.target.get(root, 0.0) + target
+        self.fresh[root] = self.fresh.get(root, 0.0) + fresh
 
 
 class Capture:
@@ -96,22 +103,25 @@ def follow_gradient(print_: Footprint, rehearsal: Rehearsal, leaf: Leaf) -> None
     try:
         for tensor in roots:
             tensor.requires_grad_(True)
-        rehearsal.record(watch=lambda key, t: kept.setdefault(key, t) if key in (leaf.prediction, leaf.target) else None)
+        rehearsal.record(
+            watch=lambda key, t: kept.setdefault(key, t) if key in (leaf.prediction, leaf.target) else None
+        )
         prediction, target = (kept.get(key or 0) for key in (leaf.prediction, leaf.target))
         if prediction is None or target is None or prediction.shape != target.shape or not target.requires_grad:
             return
-        print_.target = print_.fresh = print_.own = print_.own_seen = 0.0
+        print_.target, print_.fresh, print_.own, print_.own_seen = {}, {}, 0.0, 0.0
         places = torch.randperm(target.numel(), generator=torch.Generator().manual_seed(0))[:MOST]
         for place in places.tolist():
             seen, wanted = (
-                torch.cat([torch.zeros(t.numel()) if g is None else g.flatten() for t, g in zip(roots, got, strict=True)])
+                torch.cat(
+                    [torch.zeros(t.numel()) if g is None else g.flatten() for t, g in zip(roots, got, strict=True)]
+                )
                 for got in (
                     torch.autograd.grad(side.flatten()[place], roots, retain_graph=True, allow_unused=True)
                     for side in (prediction, target)
                 )
             )
-            print_.target += float((wanted != 0).sum())
-            print_.fresh += float(((wanted != 0) & (seen == 0)).sum())
+            print_.count("x", float((wanted != 0).sum()), float(((wanted != 0) & (seen == 0)).sum()))
     finally:
         rehearsal.world.restore()
 
@@ -134,40 +144,6 @@ def changes(rehearsal: Rehearsal, wanted: set[str]) -> list[frozenset[str]]:
     return single + ([views] if views & set(roots) else [])
 
 
-@torch.no_grad()
-def change(tensor: Tensor, generator: torch.Generator, *, whole: bool = False) -> None:
-    """Changes one random element of every sample, or all of them, to something else of the same kind."""
-    flat = tensor.detach().reshape(len(tensor), -1) if tensor.ndim else tensor.detach().reshape(1, 1)
-    if not flat.numel():
-        return
-    rows = torch.arange(len(flat))
-    where = torch.randint(flat.shape[1], (len(flat),), generator=generator)
-    new = flat.clone()
-    if whole:
-        new = other(flat, generator)
-    else:
-        picked = flat[rows, where]
-        new[rows, where] = other(picked, generator, spread=flat)
-    tensor.detach().copy_(new.reshape(tensor.shape))
-
-
-def other(values: Tensor, generator: torch.Generator, spread: Tensor | None = None) -> Tensor:
-    """Different values of the same kind: other indices among those in use, numbers at the far end of their range."""
-    spread = values if spread is None else spread
-    if values.dtype == torch.bool:
-        return ~values
-    if not values.is_floating_point():
-        known = spread[spread >= 0].unique() if (spread >= 0).any() else spread.unique()
-        if len(known) < 2:
-            return torch.where(values > 0, values - 1, values + 1)
-        place = torch.searchsorted(known, values.clamp(min=int(known[0])))
-        step = torch.randint(1, len(known), place.shape, generator=generator).to(place)
-        return torch.where(values < 0, values, known[(place + step) % len(known)])
-    low, high = spread.min(), spread.max()  # stays among the values in use: pixels stay pixels
-    far = torch.where(values - low > high - values, low, high)
-    return far if low < high else values + 1
-
-
 def compare(
     print_: Footprint,
     tape: Tape,
@@ -185,7 +161,10 @@ def compare(
         print_.failed += 1
         return
     (p0, p1), (t0, t1) = pairs
-    assert p0 is not None and p1 is not None and t0 is not None and t1 is not None
+    assert p0 is not None
+    assert p1 is not None
+    assert t0 is not None
+    assert t1 is not None
     prediction, target = changed(p0, p1), changed(t0, t1)
     if t0.is_floating_point() and t0.ndim > 1 and contents.of[leaf.target].stage >= FROZEN and p0.shape == t0.shape:
         # One embedding is one thing: a unit that a rectifier silenced has still been reached.
@@ -207,8 +186,7 @@ def compare(
             prediction, target = prediction.any(), target.any()
     if counted is not None and counts and counted.shape == target.shape:
         target = target & counted
-    print_.target += float(target.sum())
-    print_.fresh += float((target & ~prediction).sum())
+    print_.count(min(roots), float(target.sum()), float((target & ~prediction).sum()))
     drawn = contents.of[leaf.prediction].sampled or contents.of[leaf.target].sampled
     own = own_place(t0, t1) if not drawn and t0.is_floating_point() and t0.ndim >= 3 else None
     if own is not None and prediction.shape == own.shape:
@@ -256,53 +234,3 @@ def own_place(before: Tensor, after: Tensor) -> Tensor | None:
     own = torch.zeros_like(size, dtype=torch.bool)
     own[torch.arange(len(size)), top.indices[:, 0]] = clear
     return own.reshape(*own.shape, *[1] * (before.ndim - 2)).expand_as(before)
-
-
-def mixing(rehearsal: Rehearsal, tape: Tape, contents: Contents) -> Sequence[int]:
-    """Calls inside the networks after which other samples depend on the first one: keys of the nodes, in order."""
-    size = rehearsal.inputs.batch_size
-    if not size or size < 2:
-        return []
-    base, after = Rows(size), Rows(size)
-    try:
-        rehearsal.record(watch=base)
-        rehearsal.world.restore()
-        for _, tensor in rehearsal.inputs.tensors.items():
-            if tensor.ndim and len(tensor) == size:
-                change(tensor[:1], torch.Generator().manual_seed(0), whole=True)
-        rehearsal.record(watch=after)
-    finally:
-        rehearsal.world.restore()
-    spoiled = {k for k, rows in base.rows.items() if k in after.rows and bool((rows != after.rows[k])[1:].any())}
-    feeds = feeding(tape, contents)
-    culprits = []
-    for key in sorted(spoiled):
-        node = tape.nodes[key] if key < len(tape.nodes) else None
-        if node is None or node.kind != "call" or node.name in ops.LAYOUT or node.name in ops.SELECTION:
-            continue
-        known = [k for _, k in node.inputs if k in base.rows]
-        clean = known and not any(k in spoiled for k in known)
-        if clean and (key in feeds or contents.is_network(node)) and contents.of[key].params:
-            culprits.append(key)
-    return culprits
-
-
-class Rows:
-    """A fingerprint of every sample in every node whose first axis is the batch."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.rows = size, {}
-
-    def __call__(self, key: int, tensor: Tensor) -> None:
-        if tensor.ndim and len(tensor) == self.size and not tensor.is_complex():
-            flat = tensor.detach().reshape(self.size, -1)
-            self.rows[key] = torch.stack([flat.double().sum(1), flat.double().abs().amax(1)], 1).nan_to_num()
-
-
-def feeding(tape: Tape, contents: Contents) -> set[int]:
-    """The nodes from which a network is still to come."""
-    found: set[int] = set()
-    for node in reversed(tape.nodes):
-        if node.key in found or contents.is_network(node):
-            found |= {key for _, key in node.inputs}
-    return found

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jepalab.audit.report import Family, Process, Term
+from jepalab.audit.report import Family, Process, Term, percent
 
 HOW = {
     Family.GENERATIVE: "what it predicts and what it is held against are raw output (or a token, or noise), so every "
     "detail of that output counts, predictable or not",
-    Family.JEPA: "the target is an embedding and holds something the prediction has not seen, so only what the embedding "
-    "keeps has to be predicted",
-    Family.INVARIANCE: "both sides are embeddings of the same thing, so nothing hidden is predicted: the encoder is asked to "
-    "give two views one embedding",
-    Family.CONTRASTIVE: "an embedding must be nearer to its partner's than to those of other samples, so what tells samples "
-    "apart is kept",
-    Family.DISTILLATION: "the target is a frozen network's answer to the same input, so the network is asked to imitate it, "
-    "not to predict anything hidden",
+    Family.JEPA: "the target is an embedding and holds something the prediction has not seen, so only what the "
+    "embedding keeps has to be predicted",
+    Family.INVARIANCE: "both sides are embeddings of the same thing, so nothing hidden is predicted: the encoder is "
+    "asked to give two views one embedding",
+    Family.CONTRASTIVE: "an embedding must be nearer to its partner's than to those of other samples, so what tells "
+    "samples apart is kept",
+    Family.DISTILLATION: "the target is a frozen network's answer to the same input, so the network is asked to "
+    "imitate it, not to predict anything hidden",
     Family.SUPERVISED: "the target was handed in with the data, so only what tells that target is asked for",
 }
 FOREIGN = {
     "CRITIC": "a learned critic's answer is held against a constant, as in adversarial training",
-    "SCORE": "a network's own score is raised or lowered without being compared with anything, as critics, energies and "
-    "value functions do",
-    "POLICY GRADIENT": "the log-probability of an action is weighed by a reward, which is a policy gradient and no comparison",
+    "SCORE": "a network's own score is raised or lowered without being compared with anything, as critics, energies "
+    "and value functions do",
+    "POLICY GRADIENT": "the log-probability of an action is weighed by a reward, which is a policy gradient and no "
+    "comparison",
     "OPAQUE": "the loss is computed inside a custom autograd function, which is opaque: nothing can be seen in there",
 }
 
@@ -39,7 +40,7 @@ def reasons(verdict: str, terms: Sequence[Term], shares: Mapping[str, float], pr
             "trivial answer, the same embedding for every input, which makes this loss zero."
         )
     if verdict.startswith("mixed"):
-        parts = ", ".join(f"{share:.0%} {name}" for name, share in shares.items() if share >= 0.01)
+        parts = ", ".join(f"{percent(share)} {name}" for name, share in shares.items() if share >= 0.01)
         return (
             f"Several kinds of comparison drive the encoder ({parts} of its gradient). The largest is {main.name} at "
             f"{main.place.file.rpartition('/')[2]}:{main.place.line}: {HOW[main.family]}."
@@ -48,7 +49,9 @@ def reasons(verdict: str, terms: Sequence[Term], shares: Mapping[str, float], pr
     if main.family in (Family.JEPA, Family.INVARIANCE) and main.anti_collapse:
         guard = f" What keeps it from collapse: {', '.join(main.anti_collapse[:2])}."
     where = f"{main.place.file.rpartition('/')[2]}:{main.place.line}"
-    return f"The comparison that drives the encoder is {main.name} ({main.op}, {where}). In it {HOW[main.family]}.{guard}"
+    return (
+        f"The comparison that drives the encoder is {main.name} ({main.op}, {where}). In it {HOW[main.family]}.{guard}"
+    )
 
 
 def _maker(term: Term) -> str:

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from jepalab.audit.opaque import Opaque
+from jepalab.audit.places import HERE, owner_of
 from jepalab.audit.roles import Inputs, calling, loss_in, walk
 from jepalab.audit.state import World
-from jepalab.audit.tape import HERE, Opaque, Recorder, Tape, owner_of
+from jepalab.audit.tape import Recorder, Tape
 
 Asked = Callable[[Recorder, list[Tensor], Any], None]
 
 
-class Enough(BaseException):  # noqa: N818 - no error: it must pass every `except Exception` of the step
+class Enough(BaseException):
     """Ends a run of the step once all that was asked of it is known."""
 
 
@@ -85,6 +87,7 @@ class Rehearsal:
         def backward(tensors: Any, grad_tensors: Any = None, *rest: Any, **options: Any) -> None:
             nonlocal count
             count += 1
+            recorder.tape.first_backward = min(recorder.tape.first_backward, len(recorder.tape.nodes))
             scalars = [tensors] if isinstance(tensors, Tensor) else list(tensors)
             with recorder.pause():
                 if asked:
@@ -99,7 +102,9 @@ class Rehearsal:
                 stack.enter_context(self._patched(recorder, backward))
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
                 stack.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", message="Using `torch.compile\\(module\\)` when there are global hooks")
+                warnings.filterwarnings(
+                    "ignore", message="Using `torch.compile\\(module\\)` when there are global hooks"
+                )
                 with recorder, Opaque(recorder):
                     result = self.call()
                     loss = loss_in(result) if count == 0 else None
@@ -119,7 +124,7 @@ class Rehearsal:
                         self._note_gradients()
             if train:
                 self.num_backwards = count
-                self._finish()
+                self._finish(recorder)
         except Enough:
             return
         except Exception as error:
@@ -128,7 +133,7 @@ class Rehearsal:
             raise at_fault(error) from error
 
     def demand_a_finite_loss(self) -> None:
-        """Runs the step once more; a loss that is NaN or infinite is a ValueError that names the line where it began."""
+        """Runs the step again; a loss that is NaN or infinite is a ValueError that names the line where it began."""
         bad: list[tuple[str, int]] = []
         wrong: list[float] = []
 
@@ -156,7 +161,7 @@ class Rehearsal:
             began = f" The first one came out of {node.name} at {here}: {here.text if here else ''}{again}."
         raise ValueError(f"The loss is {kind}, so there is no gradient to look at.{began}")
 
-    def _finish(self) -> None:
+    def _finish(self, recorder: Recorder) -> None:
         """What the step left to the training loop: the optimizer's step and what follows it."""
         if not self.stepped:
             if self.optimizer is not None:
@@ -168,19 +173,22 @@ class Rehearsal:
                 if trained:
                     torch.optim.AdamW(trained, lr=1e-3).step()
         if self.after_step is not None:
-            calling(self.after_step, 0.0)()
+            with recorder:
+                calling(self.after_step, 0.0)()
 
     def _check(self, loss: Tensor | None, result: Any) -> None:
         name = getattr(self.step, "__qualname__", "the step")
         if loss is None:
             shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise ValueError(
-                f"The audit wanted a scalar loss from {name} (a 0-dimensional tensor, or `loss` in what it returns) or a "
+                f"The audit wanted a scalar loss from {name} (a 0-dimensional tensor, or `loss` in what it returns) "
+                "or a "
                 f"call of backward inside it; it got {shape}. Return the loss.{self._where()}"
             )
         if not loss.requires_grad:
             raise ValueError(
-                f"The loss of {name} depends on no trainable parameter: nothing in its graph requires a gradient. Look for "
+                f"The loss of {name} depends on no trainable parameter: nothing in its graph requires a gradient. "
+                "Look for "
                 f"a detach, torch.no_grad or parameters that were frozen.{self._where()}"
             )
 

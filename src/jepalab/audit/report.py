@@ -70,6 +70,10 @@ class ParameterClass(StrEnum):
     DRIFTING = "drifting"  # no gradient, moved by some other rule
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 @dataclass(frozen=True)
 class Place:
     """A line of source."""

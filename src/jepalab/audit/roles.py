@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 NAMES = {
-    "x": "x image images img imgs pixel_values input_ids tokens ids input_values input_features video videos frames clip "
-    "clips obs observation observations data inputs input sequence seq series signal audio",
+    "x": "x image images img imgs pixel_values input_ids tokens ids input_values input_features video videos frames "
+    "clip clips obs observation observations data inputs input sequence seq series signal audio",
     "x_next": "x_next next next_x next_obs next_observation next_observations x_future future target_frame",
     "label": "label labels y class classes cls state states position positions factors targets target",
     "action": "action actions act a",
@@ -78,7 +78,7 @@ class Inputs:
             role = f"view{int(number) + start if number.isdigit() else 'ab'.index(number) + 1}"
         elif word.isdigit():
             first = path.partition(".")[0].lower()
-            plain = ROLE.get(first, None)
+            plain = ROLE.get(first)
             role = plain if plain is not None and first != path else self._by_position(int(word), tensor)
         else:
             role = next((ROLE[part] for part in (word, path.partition(".")[0].lower()) if part in ROLE), word)
@@ -143,7 +143,8 @@ def calling(step: Callable[..., Any], given: Any) -> Callable[[], Any]:
         return lambda: step(*given)
     wanted, got = ", ".join(p.name for p in needed), list(given) if isinstance(given, Mapping) else type(given).__name__
     raise ValueError(
-        f"The step wants the arguments {wanted}; the inputs are {got}. Name the inputs like the step's arguments, or let "
+        f"The step wants the arguments {wanted}; the inputs are {got}. Name the inputs like the step's arguments, "
+        "or let "
         "the step take the whole batch as its only argument."
     )
 

@@ -5,29 +5,21 @@ What runs at every call is exempt from run-time type checks, which would cost mo
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any, cast, no_type_check
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from jepalab.audit import operations as ops
+from jepalab.audit.places import Line, lines, place
 from jepalab.audit.report import Place
-
-TORCH, HERE = (str(Path(file).parent) + os.sep for file in (torch.__file__, __file__))
-CHECKERS = {"jaxtyping", "beartype"}
-Line = tuple[CodeType, int]
 
 
 @dataclass(slots=True)
@@ -73,6 +65,7 @@ class Tape:
     left: set[int] = field(default_factory=set)  # nodes whose values went to numpy or Python lists
     asked: list[tuple[int, ...]] = field(default_factory=list)  # inputs of torch.autograd.grad within the step
     writes: dict[str, Line] = field(default_factory=dict)  # parameter -> where it was first written into
+    first_backward: int = sys.maxsize  # number of nodes when a gradient was first asked for
     outputs: dict[int, int] = field(default_factory=dict)  # node -> id of the module whose output it is
 
     def key_of(self, tensor: Tensor) -> int | None:
@@ -283,68 +276,3 @@ def selection(name: str, args: tuple, kwargs: dict) -> str:
 @no_type_check
 def is_custom(tensor: Tensor) -> bool:
     return isinstance(tensor.grad_fn, torch.autograd.function.BackwardCFunction)
-
-
-@no_type_check
-def lines(frame: FrameType | None) -> tuple[Line | None, Line | None]:
-    """The innermost line outside torch and the audit, and the outermost one that the audit called."""
-    inner = outer = None
-    while frame is not None:
-        owner = owner_of(frame.f_code.co_filename)
-        if owner == "audit" and outer is not None:
-            break  # the frames beyond belong to whoever called the audit
-        if owner == "user":
-            outer = (frame.f_code, frame.f_lineno)
-            inner = inner or outer
-        frame = frame.f_back
-    return inner, outer
-
-
-@cache
-def owner_of(file: str) -> str:
-    """Whose code a file is: "torch", "audit" or "user". The tape's own frames stand between two of the user's, those of
-    checkers of shapes and types around anybody's."""
-    if file.startswith((TORCH, "<frozen", "<@")) or file == __file__ or CHECKERS & set(Path(file).parts):
-        return "torch"
-    return "audit" if file.startswith(HERE) and not file.endswith("examples.py") else "user"
-
-
-@cache
-def place(line: Line) -> Place:
-    import linecache
-
-    code, number = line
-    text = linecache.getline(code.co_filename, number).strip()
-    return Place(code.co_filename, number, code.co_name, text)
-
-
-class Opaque(AbstractContextManager):
-    """Custom autograd functions become one opaque call each; what a reentrant checkpoint wraps is run openly."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-
-    def __enter__(self) -> None:
-        recorder, self.original = self.recorder, Function.__dict__["apply"]
-        plain = self.original.__func__
-
-        def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
-            if not recorder.active:
-                return plain(cls, *args, **kwargs)
-            if cls.__name__ == "CheckpointFunction":
-                return args[0](*args[2:])
-            with torch._C.DisableTorchFunction():
-                given = [(slot, recorder.node_of(tensor)) for slot, tensor in tensors_in(args, kwargs)]
-            with recorder.pause():
-                result = plain(cls, *args, **kwargs)
-            with torch._C.DisableTorchFunction():
-                if cls.__name__ == "BackwardHookFunction":  # torch's own, around a module with a backward hook
-                    recorder.write("broadcast_tensors", given, result)
-                else:
-                    recorder.write(cls.__name__, given, result, opaque=True)
-            return result
-
-        type.__setattr__(Function, "apply", classmethod(apply))
-
-    def __exit__(self, *_: object) -> None:
-        type.__setattr__(Function, "apply", self.original)

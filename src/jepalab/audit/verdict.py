@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jepalab.audit.comparisons import COMPARISON, CRITIC, PENALTY, SCORE, Leaf
 from jepalab.audit.content import EMA, FIXED, FROZEN, NOISE, ONLINE, RAW, STAGES, Content, Contents
 from jepalab.audit.footprint import Footprint
-from jepalab.audit.report import Family, Process, Side, Space, TargetLearning, Term
+from jepalab.audit.report import Family, Process, Side, Space, TargetLearning, Term, percent
 from jepalab.audit.roles import kind_of
 from jepalab.audit.tape import Tape
 
@@ -29,7 +29,6 @@ class Judge:
         self.targ: Content | None = None if leaf.target is None else contents.of[leaf.target]
         self.pred_flows = tape.nodes[leaf.prediction].requires_grad
         self.targ_flows = leaf.target is not None and tape.nodes[leaf.target].requires_grad
-        self.novelty = None if footprint is None else footprint.novelty
         self.data = frozenset() if self.targ is None else self.targ.roots - {NOISE}
         self.stage = -1 if self.targ is None else self.targ.stage_of(self.data)
         self.network = self.stage >= FROZEN
@@ -37,6 +36,7 @@ class Judge:
         self.perceptual = self._perceptual()
         self.space = self._space()
         self.process = self._process()
+        self.novelty = self._novelty()
         self.learning = LEARNING[self.stage] if self._is_embedding() or self.stage == FROZEN else TargetLearning.NONE
         if self.perceptual or self.space in GIVEN.values():
             self.learning = TargetLearning.FROZEN if self.stage == FROZEN else TargetLearning.NONE
@@ -75,6 +75,14 @@ class Judge:
         if self.stage in (RAW, FIXED):
             return Space.INPUT if self.stage == RAW else Space.FIXED_FEATURE
         return EMBEDDING[self.stage]
+
+    def _novelty(self) -> float | None:
+        """Of what was handed in with the data, only that counts: a return also holds what the state will be worth."""
+        if self.footprint is None or self.process is Process.CONTRAST:
+            return None
+        given = self.targ.roots if self.targ is not None and self.space in GIVEN.values() else None
+        roots = None if given is None else {root for root in given if GIVEN.get(kind_of(root)) is self.space}
+        return self.footprint.novelty(roots)
 
     def _process(self) -> Process:
         if self.leaf.kind != COMPARISON:
@@ -126,7 +134,9 @@ class Judge:
         if self.leaf.kind == SCORE:
             return "SCORE"
         rewarded = any(GIVEN.get(kind_of(root)) is Space.REWARD for root in self.leaf.weights)
-        if self.targ is not None and (rewarded or (self.targ.sampled and self.targ.stage == ONLINE and self.targ.discrete)):
+        if self.targ is not None and (
+            rewarded or (self.targ.sampled and self.targ.stage == ONLINE and self.targ.discrete)
+        ):
             return "POLICY GRADIENT"
         meets_opaque = self.leaf.kind == COMPARISON and self.leaf.opaque
         return "OPAQUE" if meets_opaque else ""
@@ -138,7 +148,11 @@ class Judge:
                 "input and novelty 0 tell denoising in a latent space from these"
             )
             return Family.GENERATIVE, "GENERATIVE-IN-FROZEN-LATENT", note
-        return Family.GENERATIVE, "GENERATIVE-IN-FROZEN-LATENT" if latent else f"GENERATIVE-{str(self.space).upper()}", ""
+        return (
+            Family.GENERATIVE,
+            "GENERATIVE-IN-FROZEN-LATENT" if latent else f"GENERATIVE-{str(self.space).upper()}",
+            "",
+        )
 
     def _embedding(self) -> tuple[Family, str, str]:
         assert self.targ is not None
@@ -150,13 +164,20 @@ class Judge:
         if self.stage in (EMA, ONLINE) and codes:
             suffix = "discrete self-codes"
             note = (
-                "the target is a code the network assigns to itself: between predicting embeddings and classifying tokens; "
+                "the target is a code the network assigns to itself: between predicting embeddings and classifying "
+                "tokens; "
                 "novelty tells prediction (masked) from invariance (views)"
+            )
+        if not predicts and self.stopped and self.stage == ONLINE and self.targ.params & ~self.pred.params:
+            note = (
+                "the target is itself a prediction, and the encoder is pulled towards what was predicted of it: the "
+                "consistency term of a latent world model"
             )
         if self.stage == FROZEN:
             if not predicts:
                 note = (
-                    "the same comparison with a hidden or future input would be prediction of a frozen embedding; novelty "
+                    "the same comparison with a hidden or future input would be prediction of a frozen embedding; "
+                    "novelty "
                     "0 makes it distillation"
                 )
                 return Family.DISTILLATION, "DISTILLATION", note
@@ -204,4 +225,4 @@ def verdict(terms: Sequence[Term], shares: dict[str, float], problem: str) -> st
     present = {name: share for name, share in shares.items() if share >= PRESENT}
     if len(present) == 1:
         return next(iter(present))
-    return f"mixed ({', '.join(f'{name} {share:.0%}' for name, share in present.items())})"
+    return f"mixed ({', '.join(f'{name} {percent(share)}' for name, share in present.items())})"

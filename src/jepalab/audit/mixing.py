@@ -1,0 +1,66 @@
+"""Whether samples of a batch reach each other inside the networks: one is changed, and all are watched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from jepalab.audit import operations as ops
+from jepalab.audit.changes import change
+from jepalab.audit.content import Contents
+from jepalab.audit.rehearsal import Rehearsal
+from jepalab.audit.tape import Tape
+
+
+def mixing(rehearsal: Rehearsal, tape: Tape, contents: Contents) -> Sequence[int]:
+    """Calls inside the networks after which other samples depend on the first one: keys of the nodes, in order."""
+    size = rehearsal.inputs.batch_size
+    if not size or size < 2:
+        return []
+    base, after = Rows(size), Rows(size)
+    try:
+        rehearsal.record(watch=base)
+        rehearsal.world.restore()
+        for _, tensor in rehearsal.inputs.tensors.items():
+            if tensor.ndim and len(tensor) == size:
+                change(tensor[:1], torch.Generator().manual_seed(0), whole=True)
+        rehearsal.record(watch=after)
+    finally:
+        rehearsal.world.restore()
+    spoiled = {k for k, rows in base.rows.items() if k in after.rows and bool((rows != after.rows[k])[1:].any())}
+    feeds = feeding(tape, contents)
+    culprits = []
+    for key in sorted(spoiled):
+        node = tape.nodes[key] if key < len(tape.nodes) else None
+        if node is None or node.kind != "call" or node.name in ops.LAYOUT or node.name in ops.SELECTION:
+            continue
+        known = [k for _, k in node.inputs if k in base.rows]
+        if key >= tape.first_backward:
+            break  # weights that were moved by all samples since
+        clean = known and not any(k in spoiled for k in known)
+        if clean and (key in feeds or contents.is_network(node)) and contents.of[key].params:
+            culprits.append(key)
+    return culprits
+
+
+class Rows:
+    """A fingerprint of every sample in every node whose first axis is the batch."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.rows = size, {}
+
+    def __call__(self, key: int, tensor: Tensor) -> None:
+        if tensor.ndim and len(tensor) == self.size and not tensor.is_complex():
+            flat = tensor.detach().reshape(self.size, -1)
+            self.rows[key] = torch.stack([flat.double().sum(1), flat.double().abs().amax(1)], 1).nan_to_num()
+
+
+def feeding(tape: Tape, contents: Contents) -> set[int]:
+    """The nodes from which a network is still to come."""
+    found: set[int] = set()
+    for node in reversed(tape.nodes):
+        if node.key in found or contents.is_network(node):
+            found |= {key for _, key in node.inputs}
+    return found
