@@ -225,6 +225,13 @@ def theory(words: list[str]) -> int:
     return 0 if right else 1
 
 
+def audit(words: list[str]) -> int:
+    """jepalab audit FILE.py:FUNCTION | --examples | --all [options]"""
+    from jepalab.auditing import run
+
+    return run(words)
+
+
 def show_list(words: list[str]) -> int:
     """jepalab list [--json]: what there is."""
     from jepalab.catalogue import catalogue
@@ -244,6 +251,7 @@ def show_list(words: list[str]) -> int:
 COMMANDS = {
     "compare": Command("train a JEPA and its generative twins alike, judge them alike, write a report", compare),
     "train": Command("train one encoder by one recipe", train),
+    "audit": Command("say what each term of any PyTorch training step's loss compares", audit),
     "tune": Command("search the settings of every arm of an experiment with equal effort", tune),
     "theory": Command("check our objectives against the theory of deep linear networks, in seconds", theory),
     "report": Command("write a comparison's report again", report),

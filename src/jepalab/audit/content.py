@@ -24,12 +24,10 @@ NOISE = "noise"
 WHERE = {
     "getitem": ("1",), "setitem": ("1",), "gather": ("2", "index"), "index_select": ("2", "index"),
     "masked_select": ("1", "mask"), "take_along_dim": ("1", "indices"), "take": ("1", "index"),
-    ""
     "masked_fill": ("1", "mask"), "where": ("0", "condition"), "index_put": ("1", "indices"),
     "index_fill": ("2", "index"),
     "scatter": ("2", "index"), "scatter_add": ("2", "index"), "scatter_reduce": ("2", "index"),
     "index_add": ("2", "index"), "index_copy": ("2", "index"), "masked_scatter": ("1", "mask"),
-    ""
     "scaled_dot_product_attention": ("3", "attn_mask"),
     "multi_head_attention_forward": ("attn_mask", "key_padding_mask"),
     "repeat_interleave": ("1", "repeats"),
