@@ -26,6 +26,7 @@ WITH_FLAGS = [
     *(f"train {name}" for name in find_recipes()),
     *(f"compare {name}" for name in find_experiments()),
     "tune distractor",
+    "audit",
 ]
 PRINT_HELP = """
 import contextlib, io, json, sys

@@ -6,12 +6,15 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from jepalab.audit import report as audit_words
+from jepalab.auditing import audit_objective, differences
 from jepalab.objectives import find_objectives
 from jepalab.types import Batch, Loss, Objective, Space, WorldModel
 
@@ -222,6 +225,27 @@ def test_answers_in_float32_under_bfloat16(name: str) -> None:
     assert {value.dtype for value in (loss.total, *loss.terms.values())} == {torch.float32}
     loss.total.backward()
     assert {p.grad.dtype for p in objective.parameters() if p.grad is not None} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_compares_what_it_declares(name: str) -> None:
+    found = audit_objective(OBJECTIVES[name], steps=2)
+    assert not differences(found, OBJECTIVES[name])
+    assert {term.name for term in found.terms} == tiny(name)[0].weights.keys()
+    assert found.unexplained < 1e-4
+    assert not [finding for finding in found.findings if finding.weight == "error"]
+
+
+def test_a_false_declaration_is_noticed() -> None:
+    class Boaster(OBJECTIVES["next_frame"]):
+        compares: ClassVar = {"predict": Space.OWN_EMBEDDING}
+
+    found = audit_objective(Boaster, steps=1)
+    assert differences(found, Boaster) == ["the term 'predict' compares input, not own-embedding as declared"]
+
+
+def test_the_audit_and_the_library_use_the_same_words() -> None:
+    assert {str(space) for space in audit_words.Space} == {str(space) for space in Space}
 
 
 @pytest.mark.parametrize("name", IMAGINING)

@@ -18,6 +18,7 @@ from jepalab.audit.roles import is_view
 if TYPE_CHECKING:
     from jepalab.audit.examine import Examination
 
+REHEARSED = 30  # steps of training before the targets are shuffled: an untrained prediction suits any target alike
 MADE_BY = {ParameterClass.ONLINE: ONLINE, ParameterClass.EMA: EMA, ParameterClass.FROZEN: FROZEN}
 
 
@@ -103,7 +104,7 @@ def shuffle(examination: Examination, compared: Sequence[Evidence]) -> Iterator[
         if item.term.family in (Family.CONTRASTIVE, Family.REGULARISER, Family.UNSUPPORTED):
             continue
         try:
-            for _ in range(examination.steps):
+            for _ in range(max(REHEARSED, examination.steps)):
                 rehearsal.record(train=True)
             state = {name: tensor.detach().clone() for name, tensor in rehearsal.world.tensors()}
             plain = loss_of(rehearsal, None)

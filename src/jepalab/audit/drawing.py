@@ -10,7 +10,7 @@ from jepalab.audit.findings import Evidence
 from jepalab.audit.report import Arrow, Box, Drawing
 from jepalab.audit.tape import Node, Tape
 
-MOST = 10  # networks a drawing shows before it takes them together
+FEW, MOST = 3, 10  # networks a drawing shows: the largest modules of which there are at least a few
 SHOWN = 12  # comparisons
 
 
@@ -31,21 +31,29 @@ def draw(tape: Tape, contents: Contents, evidence: Sequence[Evidence]) -> Drawin
             for source, stopped in sources.of(side).items():
                 sources.connect(source, key, stopped or not tape.nodes[side].requires_grad)
         arrows[key, "loss"] = Arrow(key, "loss", share=item.term.share)
-    return Drawing(tuple(boxes.values()), tuple(arrows.values()))
+    joined = {end for arrow in arrows.values() for end in (arrow.source, arrow.target)}
+    return Drawing(tuple(box for box in boxes.values() if box.key in joined), tuple(arrows.values()))
 
 
 def module_names(tape: Tape, contents: Contents, shown: Sequence[Evidence]) -> dict[int, str]:
     """The network box of each node that is part of one: module paths cut to the depth that keeps the boxes few."""
     keys = [k for item in shown for k in (item.leaf.prediction, item.leaf.target) if k is not None]
     inside = [tape.nodes[key] for key in sorted(tape.ancestors(keys)) if contents.is_network(tape.nodes[key])]
-    paths = {node.key: node.module or "parameters" for node in inside}
-    best: dict[int, str] = {}
+    paths = {node.key: node.module or parameter_names(contents, node) for node in inside}
+    while len({path.partition(".")[0] for path in paths.values()}) == 1 and all("." in p for p in paths.values()):
+        paths = {key: path.partition(".")[2] for key, path in paths.items()}  # one module holds all: show its parts
+    best = merge_lists(paths)
     for depth in (3, 2, 1):
-        best = {key: ".".join(path.split(".")[:depth]) for key, path in paths.items()}
-        alike = merge_lists(best)
-        if len(set(alike.values())) <= MOST:
-            return alike
-    return merge_lists(best)
+        alike = merge_lists({key: ".".join(path.split(".")[:depth]) for key, path in paths.items()})
+        if len(set(best.values())) > MOST or len(set(alike.values())) >= FEW:
+            best = alike
+    return best
+
+
+def parameter_names(contents: Contents, node: Node) -> str:
+    """The parameters a call outside every module uses."""
+    bits = [contents.of[key].params for key in contents.parameters_of(node)]
+    return ", ".join(name for i, name in enumerate(contents.names) if any(b >> i & 1 for b in bits)) or "parameters"
 
 
 def merge_lists(names: dict[int, str]) -> dict[int, str]:

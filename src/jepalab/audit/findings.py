@@ -133,16 +133,16 @@ def shares(evidence: Sequence[Evidence], tape: Tape) -> Iterable[Finding]:
     total = sum(term.share for term in terms)
     for item in evidence:
         term = item.term
-        if term.share <= 1e-6 and not tape.nodes[item.leaf.cut].requires_grad:
+        if term.share == 0 and not tape.nodes[item.leaf.cut].requires_grad:
             what = (
                 f"The term {term.name!r} sends no gradient to any parameter: it adds a number to the loss and "
                 "trains nothing"
             )
             yield Finding("no-gradient", "warning", f"{what}.", term.place)
-        elif term.share <= 1e-6:
+        elif term.share == 0:
             what = f"The term {term.name!r} sends no gradient to the encoder: it trains a reader of the embedding"
             yield Finding("no-gradient", "note", f"{what}.", term.place)
-    real = [term for term in terms if term.share > 1e-6]
+    real = [term for term in terms if term.share > 0]
     for term in real:
         if len(real) > 1 and total and term.share / total > SWAMPING:
             others = ", ".join(other.name for other in real if other is not term)
