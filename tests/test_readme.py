@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from jepalab import catalogue
+from jepalab import auditing, catalogue
+from jepalab.audit import examples
 from jepalab.cli import main
 from jepalab.compare import report
 from jepalab.recipes import linear, tuning
@@ -56,7 +57,8 @@ def understand(words: list[str], folder: Path) -> None:
     for find in ("find_recipes", "find_experiments"):
         found = {name: at_work(function) for name, function in getattr(catalogue, find)().items()}
         setattr(catalogue, find, lambda found=found: found)
-    for module, name in ((tuning, "tune_distractor"), (linear, "learn"), (report, "write_report")):
+    works = ((tuning, "tune_distractor"), (linear, "learn"), (report, "write_report"), (auditing, "load"))
+    for module, name in (*works, (auditing, "audit_objective"), (examples, "audit_examples")):
         setattr(module, name, at_work(getattr(module, name)))
     if main(words) == 0 and words[0] == "list":
         sys.exit(UNDERSTOOD)

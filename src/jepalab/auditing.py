@@ -104,7 +104,7 @@ def load(target: str) -> dict[str, Any]:
 def settings(given: Any, target: str) -> dict[str, Any]:
     """The arguments of `audit` in what such a function returned."""
     if isinstance(given, tuple) and hasattr(given, "_fields"):
-        given = given._asdict()
+        given = dict(zip(given._fields, given, strict=True))
     elif dataclasses.is_dataclass(given) and not isinstance(given, type):
         given = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
     if isinstance(given, Mapping) and {"step", "inputs"} <= given.keys():
