@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,6 +67,7 @@ def audit(
     Everything is put back afterwards, to the last bit: parameters, gradients, buffers, optimizers, random numbers.
     Raises ValueError where the step fails, returns no scalar or a NaN, trains nothing or never reads its inputs.
     """
+    encoder, parameters = (list(given) if isinstance(given, Iterator) else given for given in (encoder, parameters))
     if steps < 1:
         raise ValueError(f"The audit needs at least one step to average over, got steps={steps}.")
     rehearsal = Rehearsal(

@@ -47,7 +47,7 @@ def find(
         *privileged(evidence, tape, contents),
         *shares(evidence, tape),
         *collapsing(terms),
-        *averages(observation),
+        *averages(observation, tape, contents),
         *untrained(observation),
         *opaque(tape),
         *(
@@ -167,7 +167,7 @@ def collapsing(terms: Sequence[Term]) -> Iterable[Finding]:
             )
 
 
-def averages(observation: Observation) -> Iterable[Finding]:
+def averages(observation: Observation, tape: Tape, contents: Contents) -> Iterable[Finding]:
     for copy in observation.still:
         yield Finding(
             "ema-still",
@@ -178,7 +178,7 @@ def averages(observation: Observation) -> Iterable[Finding]:
             written(observation, copy),
         )
     for average in observation.averages:
-        if average.order == "before":
+        if average.order == "before" and not moved_before_use(average.copy, tape, contents):
             yield Finding(
                 "ema-early",
                 "warning",
@@ -187,6 +187,16 @@ def averages(observation: Observation) -> Iterable[Finding]:
                 "at the first step not at all.",
                 written(observation, average.copy),
             )
+
+
+def moved_before_use(copy: str, tape: Tape, contents: Contents) -> bool:
+    """Whether the copy moves at the start of the step, before its use: then it has the newest weights all the same."""
+    names = {name for name in tape.written if name.startswith(copy)}
+    leaves = {node.key for node in tape.nodes if node.kind == "parameter" and node.name in names}
+    used = (node for node in tape.nodes if any(key in leaves for _, key in node.inputs))
+    read = (node.key for node in used if contents.is_network(node))
+    first = next(read, len(tape.nodes))
+    return bool(names) and min(tape.written[name] for name in names) < first
 
 
 def written(observation: Observation, copy: str) -> Place | None:

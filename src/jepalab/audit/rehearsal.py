@@ -251,14 +251,10 @@ class Rehearsal:
 
 
 def is_ours(error: Exception) -> bool:
-    """Whether the audit itself raised it, in a line of its own and not in a call it passed on."""
-    frames = traceback.extract_tb(error.__traceback__)
-    passing = ("__torch_function__", "apply", "backward", "<lambda>")
-    own = [frame.filename.startswith(HERE) and owner_of(frame.filename) != "user" for frame in frames]
-    last_of_user = max((i for i, frame in enumerate(frames) if owner_of(frame.filename) == "user"), default=-1)
-    after = [frame for i, frame in enumerate(frames) if i > last_of_user and own[i]]
-    asked_for = isinstance(error, ValueError) and not error.__cause__ and last_of_user < 0
-    return asked_for or any(frame.name not in (*passing, "_run", "record") for frame in after if last_of_user >= 0)
+    """Whether the audit failed in a line of its own, and not in a call of the step's that it passed on."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    passed_on = last.name in ("__torch_function__", "apply", "backward", "<lambda>")
+    return last.filename.startswith(HERE) and owner_of(last.filename) != "user" and not passed_on
 
 
 def at_fault(error: Exception) -> ValueError:

@@ -64,7 +64,8 @@ class Tape:
     seen: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     left: set[int] = field(default_factory=set)  # nodes whose values went to numpy or Python lists
     asked: list[tuple[int, ...]] = field(default_factory=list)  # inputs of torch.autograd.grad within the step
-    writes: dict[str, Line] = field(default_factory=dict)  # parameter -> where it was first written into
+    writes: dict[str, Line] = field(default_factory=dict)  # parameter -> the line that first wrote into it
+    written: dict[str, int] = field(default_factory=dict)  # parameter -> number of nodes when that happened
     first_backward: int = sys.maxsize  # number of nodes when a gradient was first asked for
     outputs: dict[int, int] = field(default_factory=dict)  # node -> id of the module whose output it is
 
@@ -124,6 +125,7 @@ class Recorder(TorchFunctionMode):
                     line, _ = lines(sys._getframe(1))
                     if leaf.kind == "parameter" and line:
                         self.tape.writes.setdefault(leaf.name, line)
+                        self.tape.written.setdefault(leaf.name, len(self.tape.nodes))
         if self.replace and given:
             changed, options = list(args), dict(kwargs)
             self.replace(len(self.tape.nodes), changed, options, dict(given))
