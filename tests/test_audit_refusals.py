@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from audit_cases import Case, audited, call, differences, marked_lines, run, state_of
 from audit_ways import World
+from jepalab.audit import audit
 
 
 class Normalised(nn.Module):
@@ -236,6 +237,7 @@ PYTHON_NUMBERS = """
 import random
 from audit_cases import audited
 from audit_ways import World
+from jepalab.audit import audit
 world = World()
 case = world.case(lambda x, x_next: world.loss(random.random() * x, x_next))
 case.runs = False
@@ -280,3 +282,27 @@ def test_every_trace_would_be_seen(disturb: Callable[[World], object]) -> None:
     assert differences(before, state_of(case)) == []
     disturb(world)
     assert differences(before, state_of(case))
+
+
+def test_what_torch_func_does_is_not_followed_and_said_so() -> None:
+    net, x = nn.Linear(5, 5), torch.randn(6, 5)
+
+    def step(x: Tensor) -> Tensor:
+        def loss(weights: dict[str, Tensor]) -> Tensor:
+            return F.mse_loss(torch.func.functional_call(net, weights, (x,)), x)
+
+        return torch.func.grad_and_value(loss)(dict(net.named_parameters()))[1]
+
+    found = audit(step, {"x": x}, steps=1)
+    assert found.verdict == "unsupported"
+    assert "torch.func" in found.why
+
+
+def test_what_a_trainer_hands_over_beside_the_batch_is_filled_in() -> None:
+    net = nn.Linear(5, 3)
+
+    def training_step(batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        return F.cross_entropy(net(images), labels)
+
+    assert audit(training_step, (torch.randn(6, 5), torch.arange(6) % 3), steps=1).verdict == "supervised"

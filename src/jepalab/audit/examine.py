@@ -103,7 +103,7 @@ class Examination:
             raise ValueError(
                 f"The step never used the inputs it was given ({', '.join(unused)}): it must compute its loss from "
                 "these very "
-                f"tensors, not from data it loads itself.{rehearsal._where()}"
+                f"tensors, not from data it loads itself.{rehearsal.where(self.tape)}"
             )
         self.unread = unused
         self.footprints = footprints(
@@ -121,7 +121,7 @@ class Examination:
         if not online:
             raise ValueError(
                 "No parameter received a gradient that the audit could see. Look for a detach, torch.no_grad or frozen "
-                f"parameters on the way to the loss.{self.rehearsal._where()}"
+                f"parameters on the way to the loss.{self.rehearsal.where()}"
             )
         if given is None:
             return list(online.values()), "all trained parameters (name the encoder with encoder=...)"
@@ -208,6 +208,7 @@ class Examination:
             return f"{self.unexplained:.0%} of the gradient comes from no comparison that could be found"
         if not any(t.family not in (Family.REGULARISER, Family.UNSUPPORTED) and t.share > TRACE for t in terms):
             sampled = " (the step differentiates with respect to its own samples)" if self.tape.asked else ""
+            sampled += " (the step uses torch.func, which the audit cannot look into)" if self.tape.transformed else ""
             return f"no term that drives the encoder compares a prediction with what it should have been{sampled}"
         return ""
 

@@ -115,7 +115,7 @@ class Rehearsal:
                             if tensor.numel() == 1 and (key := recorder.tape.key_of(tensor)) is not None
                         }
                 if count == 0:
-                    self._check(loss, result)
+                    self._check(loss, result, recorder.tape)
                     assert loss is not None
                     if asked:
                         asked(recorder, [loss], None)
@@ -176,25 +176,28 @@ class Rehearsal:
             with recorder:
                 calling(self.after_step, 0.0)()
 
-    def _check(self, loss: Tensor | None, result: Any) -> None:
+    def _check(self, loss: Tensor | None, result: Any, tape: Tape) -> None:
         name = getattr(self.step, "__qualname__", "the step")
         if loss is None:
             shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise ValueError(
                 f"The audit wanted a scalar loss from {name} (a 0-dimensional tensor, or `loss` in what it returns) "
                 "or a "
-                f"call of backward inside it; it got {shape}. Return the loss.{self._where()}"
+                f"call of backward inside it; it got {shape}. Return the loss.{self.where()}"
             )
         if not loss.requires_grad:
             raise ValueError(
                 f"The loss of {name} depends on no trainable parameter: nothing in its graph requires a gradient. "
                 "Look for "
-                f"a detach, torch.no_grad or parameters that were frozen.{self._where()}"
+                f"a detach, torch.no_grad or parameters that were frozen.{self.where(tape)}"
             )
 
-    def _where(self) -> str:
+    def where(self, tape: Tape | None = None) -> str:
+        """Where the step stands, as the end of a complaint; with a hint if it does what the audit cannot follow."""
         code = getattr(getattr(self.step, "__func__", self.step), "__code__", None)
-        return f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+        hint = " The audit does not look into torch.func.grad and vmap: write the step with backward and batches."
+        here = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+        return (hint if tape is not None and tape.transformed else "") + here
 
     def _name_of(self, module: nn.Module) -> str:
         if id(module) not in self._module_names:

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ NAMES = {
 }
 ROLE = {word: role for role, words in NAMES.items() for word in words.split()}
 VIEW = re.compile(r"(?:view|views?\.|v|crop|aug)_?(\d+|[ab])$")
+COUNTERS = ("batch_idx", "batch_index", "batch_nb", "global_step", "epoch", "iteration")  # arguments that count: 0
 LABELS = frozenset(("label",))  # roles whose content only a person or an instrument can have given
 
 
@@ -126,6 +128,9 @@ def calling(step: Callable[..., Any], given: Any) -> Callable[[], Any]:
         return lambda: step(given)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY, p.POSITIONAL_ONLY)]
+    counters = [p.name for p in named if p.name in COUNTERS and p.default is p.empty]
+    if counters and not (isinstance(given, Mapping) and set(counters) & set(given)):
+        return calling(partial(step, **dict.fromkeys(counters, 0)), given)
     needed = [p for p in named if p.default is p.empty]
     if not named and not takes_any and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return lambda: step()

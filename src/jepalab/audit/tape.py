@@ -67,6 +67,7 @@ class Tape:
     writes: dict[str, Line] = field(default_factory=dict)  # parameter -> the line that first wrote into it
     written: dict[str, int] = field(default_factory=dict)  # parameter -> number of nodes when that happened
     first_backward: int = sys.maxsize  # number of nodes when a gradient was first asked for
+    transformed: bool = False  # whether torch.func (vmap, grad) ran in the step: what it wraps cannot be followed
     outputs: dict[int, int] = field(default_factory=dict)  # node -> id of the module whose output it is
 
     def key_of(self, tensor: Tensor) -> int | None:
@@ -121,7 +122,8 @@ class Recorder(TorchFunctionMode):
         if writes:
             for tensor in first if isinstance(first, (list, tuple)) else (first,):
                 if isinstance(tensor, Tensor) and (leaf := self.tape.nodes[self.node_of(tensor)]).kind != "call":
-                    self.touched(tensor)
+                    if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+                        self.touched(tensor)
                     line, _ = lines(sys._getframe(1))
                     if leaf.kind == "parameter" and line:
                         self.tape.writes.setdefault(leaf.name, line)
@@ -197,7 +199,9 @@ class Recorder(TorchFunctionMode):
                 )  # fmt: skip
                 return self._add(tensor, node)
             return key
-        kind, name = self.leaf(tensor)
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        self.tape.transformed = self.tape.transformed or wrapped
+        kind, name = ("constant", "") if wrapped else self.leaf(tensor)
         return self._add(tensor, Node(len(self.tape.nodes), kind, name))
 
     @no_type_check
