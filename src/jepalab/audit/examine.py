@@ -19,7 +19,7 @@ from jepalab.audit.mixing import mixing
 from jepalab.audit.observation import Observation, observe
 from jepalab.audit.reasons import reasons
 from jepalab.audit.rehearsal import Rehearsal
-from jepalab.audit.report import Audit, Family, ParameterClass, Place, Term
+from jepalab.audit.report import Audit, Family, ParameterClass, Place, Term, percent
 from jepalab.audit.shares import Group, Weighing
 from jepalab.audit.tape import Tape
 from jepalab.audit.verdict import PRESENT, Judge, mixture, verdict
@@ -204,12 +204,12 @@ class Examination:
 
     def _problem(self, terms: tuple[Term, ...]) -> str:
         """Why nothing should be said of this step as a whole; empty if something can."""
+        hint = " (the step differentiates with respect to its own samples)" if self.tape.asked else ""
+        hint += " (the step uses torch.func, which the audit cannot look into)" if self.tape.transformed else ""
         if self.unexplained > UNEXPLAINED:
-            return f"{self.unexplained:.0%} of the gradient comes from no comparison that could be found"
+            return f"{percent(self.unexplained)} of the gradient comes from no comparison that could be found{hint}"
         if not any(t.family not in (Family.REGULARISER, Family.UNSUPPORTED) and t.share > TRACE for t in terms):
-            sampled = " (the step differentiates with respect to its own samples)" if self.tape.asked else ""
-            sampled += " (the step uses torch.func, which the audit cannot look into)" if self.tape.transformed else ""
-            return f"no term that drives the encoder compares a prediction with what it should have been{sampled}"
+            return f"no term that drives the encoder compares a prediction with what it should have been{hint}"
         return ""
 
     def _evidence(self) -> list[Evidence]:
