@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from jepalab.audit import operations as ops
-from jepalab.audit.content import Content, Contents
+from jepalab.audit.content import Content, Contents, prod
+from jepalab.audit.leaves import COMPARISON, CRITIC, ORDER, PENALTY, SCORE, STATISTIC, Leaf, Way
 from jepalab.audit.relations import Relations
 from jepalab.audit.tape import Node, Tape
-
-COMPARISON, STATISTIC, SCORE, CRITIC, PENALTY = "comparison", "statistic", "score", "critic", "penalty"
-
-
-ORDER = (COMPARISON, CRITIC, STATISTIC, SCORE, PENALTY)  # what a summand is, if several are found in it
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """One place where the loss begins, seen from the network.
-
-    kind        "comparison" of two sides; "statistic" of one; "score", one content taken as it is, to be raised or
-                lowered; "critic", one content against a constant class; "penalty" on parameters.
-    cut         the summand of the loss this leaf stands for: the gradient through it is the leaf's.
-    meet        the call that compares; prediction and target are the nodes it compares.
-    contrast    whether samples are compared with one another under a softmax or the like.
-    cross       whether features are correlated over the batch (Barlow Twins).
-    classifies  whether it is a cross-entropy or another comparison of distributions.
-    weights     inputs that scale this comparison.
-    """
-
-    kind: str
-    cut: int
-    meet: int
-    prediction: int
-    target: int | None = None
-    contrast: bool = False
-    cross: bool = False
-    classifies: bool = False
-    weights: frozenset[str] = frozenset()
-    opaque: bool = False
-
-
-@dataclass(frozen=True)
-class Way:
-    """How the walk came here from the loss: by sums and means alone, and past a softmax or exponential or not."""
-
-    linear: bool = True
-    soft: bool = False
-    frozen: bool = False  # past a frozen layer
 
 
 class Comparisons:
@@ -133,7 +94,9 @@ class Comparisons:
             return [self._alone(key, way)]
         soft = way.soft or node.name in ops.SOFTMAX
         if len(data) == 1:
-            return self.leaves(data[0], replace(way, linear=way.linear and self._is_linear(node, data), soft=soft))
+            linear = self._is_linear(node, data)
+            bent = way.bent or not (linear or (node.name in ops.LENGTH and way.linear))
+            return self.leaves(data[0], replace(way, linear=way.linear and linear, soft=soft, bent=bent))
         return self._several(node, data, replace(way, soft=soft))
 
     def _several(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
@@ -158,19 +121,27 @@ class Comparisons:
     def _difference(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
         a, b = data[0], data[-1]
         if self.relations.same_origin(a, b):
-            return [self._meeting(node, a, b)] if self.relations.within_samples(a, b) else [self._alone(node.key, way)]
+            if way.soft:  # logits less their own maximum or normaliser: the same logits
+                return self.leaves(max(a, b, key=lambda key: prod(self.tape.nodes[key].shape)), way)
+            if self.relations.within_samples(a, b):
+                return [self._meeting(node, a, b)]
+            grouped = not way.bent and self.relations.within_groups(a, b)
+            return [replace(self._meeting(node, a, b), within=True)] if grouped else [self._alone(node.key, way)]
         if all(self._is_distance(key) for key in data):
             return [leaf for key in data for leaf in self.leaves(key, way)]
         if node.name == "add" and not any(self.tape.nodes[k].name == "neg" for k in (a, b)):
             inner = [leaf for key in data for leaf in self.leaves(key, way)]
             compared = any(leaf.kind == COMPARISON for leaf in inner)
+            flows = [self.tape.nodes[key].requires_grad for key in (a, b)]
+            if not compared and not way.bent and flows[0] != flows[1]:
+                return [self._meeting(node, a, b)]  # (f(x) + noise) squared: the difference to the negated noise
             return inner if compared else [self._alone(node.key, way)]
         return [self._meeting(node, a, b)]
 
     def _product(self, node: Node, data: list[int], way: Way) -> list[Leaf]:
         a, b = data[0], data[-1]
         if a == b:
-            return self.leaves(a, replace(way, linear=False))
+            return self.leaves(a, replace(way, linear=False, bent=way.bent or not way.linear))
         inner = {key: self.leaves(key, replace(way, linear=False)) for key in (a, b)}
         compared = [key for key in (a, b) if any(leaf.kind == COMPARISON for leaf in inner[key])]
         if compared:
@@ -217,7 +188,9 @@ class Comparisons:
         if len(has) == 2 and left is not None and right is not None:
             if self.relations.same_origin(left, right):
                 contrast = way.soft and node.name in ("cosine_similarity", "cdist")
-                return [self._meeting(node, left, right, contrast=True)] if contrast else [self._alone(node.key, way)]
+                if contrast:
+                    return [self._meeting(node, left, right, contrast=True)]
+                return [Leaf(STATISTIC, node.key, node.key, node.key)]  # its own mean, its own codes
             distance = node.name in ("cosine_similarity", "cdist", "pairwise_distance", "dist")
             contrast = node.name in ops.CONTRASTING or (distance and (way.soft or node.name == "cdist"))
             inner = self._similarities(left) if classifies else []

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from jepalab.audit.comparisons import COMPARISON
 from jepalab.audit.content import EMA, FROZEN, ONLINE
 from jepalab.audit.findings import Evidence
 from jepalab.audit.footprint import changed, run
+from jepalab.audit.leaves import COMPARISON
 from jepalab.audit.report import Confirmation, Family, ParameterClass
 from jepalab.audit.roles import is_view
 

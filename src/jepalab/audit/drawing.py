@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jepalab.audit.comparisons import COMPARISON
 from jepalab.audit.content import EMA, NOISE, ONLINE, Contents
 from jepalab.audit.findings import Evidence
+from jepalab.audit.leaves import COMPARISON
 from jepalab.audit.report import Arrow, Box, Drawing
 from jepalab.audit.tape import Node, Tape
 

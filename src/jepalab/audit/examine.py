@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jepalab.audit.comparisons import COMPARISON, SCORE, STATISTIC, Comparisons, Leaf
+from jepalab.audit.comparisons import Comparisons
 from jepalab.audit.confirmation import confirm as confirmations
 from jepalab.audit.content import EMA, FROZEN, Contents
 from jepalab.audit.drawing import draw
 from jepalab.audit.findings import Evidence, find, unread
 from jepalab.audit.footprint import footprints
+from jepalab.audit.leaves import COMPARISON, SCORE, STATISTIC, Leaf
 from jepalab.audit.mixing import mixing
 from jepalab.audit.observation import Observation, observe
 from jepalab.audit.reasons import reasons
 from jepalab.audit.rehearsal import Rehearsal
 from jepalab.audit.report import Audit, Family, ParameterClass, Place, Term, percent
-from jepalab.audit.shares import Group, Weighing
+from jepalab.audit.shares import Weighing
 from jepalab.audit.tape import Tape
+from jepalab.audit.terms import Weighed, nearest, representative
 from jepalab.audit.verdict import PRESENT, Judge, mixture, verdict
 
 UNEXPLAINED = 0.3  # of the gradient; beyond it the audit says that it does not understand the step
@@ -78,16 +80,6 @@ def audit(
             return Examination(rehearsal, encoder, steps).report(confirm=confirm, title=title)
     finally:
         rehearsal.world.restore()
-
-
-@dataclass
-class Weighed:
-    """A term before it has words: its leaf, the share of every step, and where the loss depends on it."""
-
-    leaf: Leaf
-    shares: list[float]
-    weighed: Tensor | None
-    name: str = ""
 
 
 class Examination:
@@ -149,19 +141,19 @@ class Examination:
                     names = self._names(*first)
                 norms = weighing.shares.norms()
                 whole = sum(norms.values())
-                for kind, group in weighing.shares.groups.items():
-                    item = found.setdefault(kind, Weighed(group.leaves[0], [0.0] * index, group.weighed))
-                    if index == 0:
-                        item.name = next((names[leaf.cut] for leaf in group.leaves if leaf.cut in names), "")
-                        item.leaf = representative(group, first[1])
-                    item.shares.append(norms[kind] / whole if whole else 0.0)
-                for item in found.values():
-                    item.shares += [0.0] * (index + 1 - len(item.shares))
+                for kind, group in weighing.shares.groups.items() if index == 0 else ():
+                    name = next((names[leaf.cut] for leaf in group.leaves if leaf.cut in names), "")
+                    found[kind] = Weighed(representative(group, first[1]), [], group.weighed, name)
+                now = dict.fromkeys(found, 0.0)
+                for kind in weighing.shares.groups:
+                    if (known := nearest(kind, found)) is not None:
+                        now[known] += norms[kind] / whole if whole else 0.0
+                for kind, item in found.items():
+                    item.shares.append(now[kind])
         finally:
             self.rehearsal.world.restore()
         assert first is not None
-        kept = [item for item in found.values() if item.leaf.cut < len(first[0].nodes)]
-        return *first, sorted(kept, key=lambda item: -sum(item.shares)), unexplained
+        return *first, sorted(found.values(), key=lambda item: -sum(item.shares)), unexplained
 
     def _names(self, tape: Tape, contents: Contents) -> dict[int, str]:
         """What the step itself calls its terms: the returned scalar with the fewest leaves under it, by cut."""
@@ -219,7 +211,13 @@ class Examination:
             leaf = item.leaf
             if leaf.kind == SCORE and self.contents.of[leaf.prediction].atoms in alone:
                 leaf = replace(leaf, kind=STATISTIC)  # the linear part of a statistic: a KL divergence written by hand
-            judged.append((item, leaf, Judge(self.tape, self.contents, leaf, self.footprints.get(index))))
+            judged.append(
+                (
+                    item,
+                    leaf,
+                    Judge(self.tape, self.contents, leaf, self.footprints.get(index), self.rehearsal.inputs.batch_size),
+                )
+            )
         guards = self._guards(judged)
         evidence = [Evidence(self._term(item, judge, guards), leaf, judge.footprint) for item, leaf, judge in judged]
         return sorted(evidence, key=lambda e: -e.term.share)
@@ -274,11 +272,6 @@ class Examination:
             ambiguous=judge.ambiguous,
             anti_collapse=tuple(own) if judge.family in (Family.JEPA, Family.INVARIANCE) else (),
         )
-
-
-def representative(group: Group, contents: Contents) -> Leaf:
-    """The leaf that stands for its group: a statistic before the linear parts that belong to it."""
-    return next((leaf for leaf in group.leaves if leaf.kind == STATISTIC), group.leaves[0])
 
 
 def average(values: list[float]) -> float:

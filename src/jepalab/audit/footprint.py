@@ -15,8 +15,8 @@ from torch import Tensor
 
 from jepalab.audit import operations as ops
 from jepalab.audit.changes import change
-from jepalab.audit.comparisons import COMPARISON, Leaf
 from jepalab.audit.content import FROZEN, RAW, Contents
+from jepalab.audit.leaves import COMPARISON, Leaf
 from jepalab.audit.rehearsal import Rehearsal
 from jepalab.audit.roles import is_view
 from jepalab.audit.tape import Tape
@@ -77,7 +77,8 @@ def footprints(
     base = run(rehearsal, keys)
     wanted = {root for leaf, _ in compared.values() for root in contents.of[leaf.target or 0].roots}
     for roots in changes(rehearsal, wanted):
-        tensors = [(role, t) for role, t in rehearsal.inputs.tensors.items() if rehearsal.inputs.by_id[id(t)] in roots]
+        copies = rehearsal.inputs.copies
+        tensors = [(role, t) for role, t in rehearsal.inputs.tensors.items() if role in roots and role not in copies]
         whole = any(map(is_view, roots))
         size = rehearsal.inputs.batch_size or 1
         rounds = 1 if whole else max(2, min(MOST, -(-WANTED // size)))
@@ -85,6 +86,7 @@ def footprints(
             generator = torch.Generator().manual_seed(index)
             for _, tensor in tensors:
                 change(tensor, generator.manual_seed(index), whole=whole)
+            rehearsal.inputs.follow()
             after = run(rehearsal, keys)
             for name, (leaf, counted) in compared.items():
                 compare(prints[name], tape, contents, leaf, base, after, counted, roots)
@@ -99,6 +101,7 @@ def follow_gradient(print_: Footprint, rehearsal: Rehearsal, leaf: Leaf) -> None
     """Counts again by derivatives where codes are drawn on the way: a small change seldom flips a code, but the
     gradient that is sent through it says what it was made of."""
     roots = [t for t in rehearsal.inputs.tensors.values() if t.is_floating_point() and not t.requires_grad]
+    print_.target, print_.fresh, print_.own, print_.own_seen = {}, {}, 0.0, 0.0
     kept: dict[int, Tensor] = {}
     try:
         for tensor in roots:
@@ -109,7 +112,6 @@ def follow_gradient(print_: Footprint, rehearsal: Rehearsal, leaf: Leaf) -> None
         prediction, target = (kept.get(key or 0) for key in (leaf.prediction, leaf.target))
         if prediction is None or target is None or prediction.shape != target.shape or not target.requires_grad:
             return
-        print_.target, print_.fresh, print_.own, print_.own_seen = {}, {}, 0.0, 0.0
         places = torch.randperm(target.numel(), generator=torch.Generator().manual_seed(0))[:MOST]
         for place in places.tolist():
             seen, wanted = (
@@ -130,7 +132,7 @@ def run(rehearsal: Rehearsal, keys: Iterable[int], **changing: Any) -> dict[int,
     """The values of these nodes in a dry run from the restored world, whose inputs may have been changed."""
     capture = Capture(keys)
     try:
-        rehearsal.record(watch=capture, **changing)
+        rehearsal.record(watch=capture, still_norms=True, **changing)
     finally:
         rehearsal.world.restore()
     return capture.kept

@@ -11,7 +11,7 @@ from jepalab.audit import operations as ops
 from jepalab.audit.changes import change
 from jepalab.audit.content import Contents
 from jepalab.audit.rehearsal import Rehearsal
-from jepalab.audit.tape import Tape
+from jepalab.audit.tape import Node, Tape
 
 
 def mixing(rehearsal: Rehearsal, tape: Tape, contents: Contents) -> Sequence[int]:
@@ -43,6 +43,10 @@ def mixing(rehearsal: Rehearsal, tape: Tape, contents: Contents) -> Sequence[int
         if clean and (key in feeds or contents.is_network(node)) and contents.of[key].params:
             culprits.append(key)
     return culprits
+
+
+def elementwise(node: Node) -> bool:
+    return node.name in ops.ADDITIVE or node.name in ops.PRODUCT or node.name in ops.FIXED - ops.REDUCING
 
 
 class Rows:

@@ -46,10 +46,15 @@ def observe(rehearsal: Rehearsal) -> Observation:
         world.restore()
         with torch.enable_grad():
             rehearsal.demand_a_finite_loss()
-    parameters = {name: t for name, t in world.tensors() if world.is_parameter(t)}
+    parameters = {name: t for name, t in world.tensors() if world.is_parameter(t) and not t.is_meta}
     moved = {name for name, t in parameters.items() if differs(t, world.before(t))}
     given = {id(t) for optimizer in world.optimizers for group in optimizer.param_groups for t in group["params"]}
-    reached = {n for n in rehearsal.reached if n in parameters and (n in moved or id(parameters[n]) in given)}
+    # Where the audit's own optimizer stands in, it was given everything that took a gradient, be that gradient zero.
+    reached = {
+        n
+        for n in rehearsal.reached
+        if n in parameters and (n in moved or id(parameters[n]) in given or rehearsal.stands_in)
+    }
     world.restore()
     still = {name: t for name, t in parameters.items() if name not in reached and t.is_floating_point()}
     twins = {name: t.clone() for name, t in still.items()}

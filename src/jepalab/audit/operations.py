@@ -89,6 +89,7 @@ FIXED = words(
     "gelu silu max_pool1d max_pool2d max_pool3d norm vector_norm linalg_norm linalg_vector_norm sort topk median "
     "mode cummax cumprod prod angle hypot reciprocal var std fmod remainder quantile kthvalue outside"
 )
+REDUCING = words("softmax log_softmax norm vector_norm sort topk median mode cumprod prod var std quantile kthvalue")
 DISCRETE = words(
     "argmax argmin argsort round floor ceil trunc sign bucketize searchsorted one_hot eq ne lt gt le ge logical_and "
     "logical_or logical_not logical_xor isnan isfinite isinf isin bitwise_and bitwise_or bitwise_not bitwise_xor and "
@@ -135,3 +136,8 @@ def plain_name(name: str, owner: str = "") -> str:
     if name not in _KEPT:
         name = name.rstrip("_") or name
     return _PLAIN.get(name, name)
+
+
+TURNING = frozenset(["t", "T", "mT", "H", "mH", "adjoint", "transpose", "swapaxes", "swapdims", "permute"])
+LENGTH = frozenset(["pow", "square", "abs", "norm", "vector_norm", "linalg_norm", "linalg_vector_norm"])
+LOOKUP = frozenset(["embedding", "getitem", "index_select", "gather", "take_along_dim"])

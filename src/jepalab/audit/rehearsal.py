@@ -52,6 +52,7 @@ class Rehearsal:
                 self.world.watch(thing, name)
         self.world.watch(inputs, "inputs")
         self.num_backwards, self.stepped = 0, False
+        self.stands_in = False  # the audit's own optimizer stepped, since neither the step nor the caller has one
         self._module_names: dict[int, str] = {}
         self.names: dict[str, int] = {}
         self.reached: set[str] = set()  # parameters that a backward pass gave a gradient in the last training run
@@ -170,6 +171,7 @@ class Rehearsal:
                     optimizer.step()
             else:
                 trained = [t for _, t in self.world.tensors() if t.requires_grad and t.is_leaf and t.grad is not None]
+                self.stands_in = True
                 if trained:
                     torch.optim.AdamW(trained, lr=1e-3).step()
         if self.after_step is not None:
@@ -237,7 +239,19 @@ class Rehearsal:
         def after(*_: Any) -> None:
             recorder.active = True
 
-        plain = torch.autograd.backward
+        plain, gather = (
+            torch.autograd.backward,
+            torch.distributed.all_gather if torch.distributed.is_available() else None,
+        )
+
+        def all_gather(parts: list[Tensor], own: Tensor, *rest: Any, **options: Any) -> Any:
+            assert gather is not None
+            given = [("0", recorder.node_of(own))] if recorder.active else []
+            result = gather(parts, own, *rest, **options)
+            if given:
+                recorder.write("all_gather", given, parts)
+            return result
+
         handles = [
             register_module_forward_pre_hook(enter),
             register_module_forward_hook(leave, always_call=True),
@@ -245,10 +259,14 @@ class Rehearsal:
             register_optimizer_step_post_hook(after),
         ]
         torch.autograd.backward = backward
+        if gather is not None:
+            torch.distributed.all_gather = all_gather  # fills its first argument where no torch function sees it
         try:
             yield
         finally:
             torch.autograd.backward = plain
+            if gather is not None:
+                torch.distributed.all_gather = gather
             for handle in handles:
                 handle.remove()
 

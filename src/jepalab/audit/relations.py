@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jepalab.audit import operations as ops
-from jepalab.audit.content import Contents, prod
+from jepalab.audit.content import EMA, ONLINE, Contents, prod, union
 from jepalab.audit.roles import is_view
 from jepalab.audit.tape import Node, Tape
 
@@ -13,6 +13,7 @@ class Relations:
 
     def __init__(self, tape: Tape, contents: Contents, batch_size: int | None) -> None:
         self.tape, self.contents, self.batch_size = tape, contents, batch_size
+        self._codebooks: int | None = None
         self._origins: dict[int, object] = {}
         self._frontiers: dict[int, frozenset[object]] = {}
 
@@ -32,7 +33,10 @@ class Relations:
         """What a node is made of: outputs of networks, leaves and selected parts of these."""
         if key not in self._frontiers:
             node, content = self.tape.nodes[key], self.contents.of[key]
-            if node.kind != "call" or self.contents.is_network(node) or node.opaque or node.name in ops.NOISE:
+            if self._is_codebook(node):
+                lending = [k for k in self.contents.data_of(node) if self.contents.of[k].stage >= ONLINE]
+                self._frontiers[key] = frozenset().union(*(self.frontier(k) for k in lending))
+            elif node.kind != "call" or self.contents.is_network(node) or node.opaque or node.name in ops.NOISE:
                 self._frontiers[key] = frozenset({key})
             elif node.literal:
                 self._frontiers[key] = frozenset({self._origin(key)})
@@ -40,6 +44,19 @@ class Relations:
                 data = self.data_of(node) if content.atoms else []
                 self._frontiers[key] = frozenset().union(*(self.frontier(k) for k in data))
         return self._frontiers[key]
+
+    def _is_codebook(self, node: Node) -> bool:
+        """Whether a code looks up its entry here, or the entry is found by its distance: a quantiser, no network."""
+        if node.kind != "call" or node.name not in ops.LOOKUP | ops.MATRIX_PRODUCT | {"cdist", "linear"}:
+            return False
+        if self._codebooks is None:
+            self._codebooks = 0
+            for each in self.tape.nodes:
+                data = self.contents.data_of(each) if each.kind == "call" and each.name in ops.LOOKUP else []
+                if data and all(self.contents.of[k].discrete and self.contents.of[k].stage == ONLINE for k in data):
+                    self._codebooks |= union(self.contents.of[k].params for k in self.contents.parameters_of(each))
+        used = union(self.contents.of[k].params for k in self.contents.parameters_of(node))
+        return bool(used) and not used & ~self._codebooks
 
     def _origin(self, key: int) -> object:
         """The same for two selections of the same part of the same thing."""
@@ -55,6 +72,16 @@ class Relations:
         full, reduced = sorted((self.tape.nodes[k].shape for k in (a, b)), key=prod, reverse=True)
         gone = [size for size in full if full.count(size) > reduced.count(size) and size != 1]
         return num_views > 1 and gone == [num_views] and num_views != self.batch_size
+
+    def within_groups(self, a: int, b: int) -> bool:
+        """Whether embeddings are held against their own mean over an axis that is neither batch nor features."""
+        shapes = {key: self.tape.nodes[key].shape for key in (a, b)}
+        whole, mean = sorted((a, b), key=lambda key: -prod(shapes[key]))
+        full, reduced = shapes[whole], shapes[mean]
+        gone = [size for size in full if size != 1 and full.count(size) > reduced.count(size)]
+        own = self.tape.nodes[mean].name in (*ops.REDUCTION, "div") and self.contents.of[mean].stage >= EMA
+        kept = len(reduced) > 0 and full[-1] == reduced[-1] and self.batch_size in reduced[:-1]
+        return own and kept and len(gone) == 1 and gone[0] != self.batch_size
 
     def differ(self, a: int, b: int) -> bool:
         return self.contents.of[a].atoms != self.contents.of[b].atoms or not self.both_flow(a, b)
@@ -87,11 +114,24 @@ class Relations:
         size, (left, right) = self.batch_size, (self.tape.nodes[k].shape for k in (a, b))
         if size is None or len(node.shape) < 2 or len(left) != 2 or len(right) != 2:
             return False
+        turned = [self._is_turned(key) for key in (a, b)]
+        if node.name != "einsum" and turned[0] != turned[1]:
+            return turned[0] and left[-1] % size == 0
         if node.name == "einsum":
             return (
                 node.shape[-1] != size and left[0] == right[0] and left[0] % size == 0 and node.shape[-1] == right[-1]
             )
         return left[-1] == right[0] and right[0] % size == 0 and node.shape[0] % size != 0
+
+    def _is_turned(self, key: int) -> bool:
+        """Whether a matrix stands here transposed."""
+        node = self.tape.nodes[key]
+        while node.kind == "call" and node.name not in ops.TURNING:
+            data = self.data_of(node)
+            if len(data) != 1 or self.contents.is_network(node):
+                return False
+            node = self.tape.nodes[data[0]]
+        return node.kind == "call"
 
     def pairs_samples(self, node: Node) -> bool:
         size = self.batch_size

@@ -18,13 +18,15 @@ NAMES = {
     "x_next": "x_next next next_x next_obs next_observation next_observations x_future future target_frame",
     "label": "label labels y class classes cls state states position positions factors targets target",
     "action": "action actions act a",
-    "reward": "reward rewards r",
+    "reward": "reward rewards r discount is_terminal terminal cont returns value values",
     "text": "text texts caption captions text_ids",
-    "": "mask attention_mask bool_masked_pos padding_mask key_padding_mask ids_keep ids_mask done terminated truncated "
+    "": "mask attention_mask bool_masked_pos padding_mask key_padding_mask ids_keep ids_mask done "
+    "terminated truncated is_first is_last "
     "mask_time_indices sampled_negative_indices token_type_ids position_ids",
 }
 ROLE = {word: role for role, words in NAMES.items() for word in words.split()}
 VIEW = re.compile(r"(?:view|views?\.|v|crop|aug)_?(\d+|[ab])$")
+IGNORED = -100  # the label that cross-entropy passes over
 COUNTERS = ("batch_idx", "batch_index", "batch_nb", "global_step", "epoch", "iteration")  # arguments that count: 0
 LABELS = frozenset(("label",))  # roles whose content only a person or an instrument can have given
 
@@ -54,19 +56,31 @@ class Inputs:
                 "The audit needs the step's inputs: a mapping of role to tensor such as {'x': images}, or a batch that "
                 f"holds tensors. It was given {type(given).__name__} without any."
             )
-        self.aliases = {}
+        self.copies: dict[str, tuple[str, int | None]] = {}
         for role, tensor in self.tensors.items():
             for other, first in self.tensors.items():
                 if other == role:
                     break
-                if same_tokens(first, tensor):
-                    self.aliases[role] = other  # labels that are the input once more: next-token prediction
+                if other not in self.copies and (axis := copied_along(first, tensor)) is not False:
+                    self.copies[role] = other, axis  # labels that are the input once more: next-token prediction
                     break
-        self.by_id = {id(tensor): self.aliases.get(role, role) for role, tensor in self.tensors.items()}
+        whose = {role: self.copies.get(role, (role, None))[0] for role in self.tensors}
+        self.by_id = {id(tensor): whose[role] for role, tensor in self.tensors.items()}
 
     @property
     def batch_size(self) -> int | None:
         return next((len(tensor) for tensor in self.tensors.values() if tensor.ndim), None)
+
+    def follow(self) -> None:
+        """Makes copies of an input's tokens agree with it again, after it was changed."""
+        for role, (source, axis) in self.copies.items():
+            copy, tokens = self.tensors[role], self.tensors[source]
+            view = copy.detach().view(tokens.shape)
+            if axis is None:
+                view.copy_(torch.where(view == IGNORED, view, tokens.to(view)))
+            else:
+                size = tokens.shape[axis] - 1
+                view.narrow(axis, 0, size).copy_(tokens.narrow(axis, 1, size))
 
     def _role(self, path: str, tensor: Tensor, roles: Mapping[str, str]) -> str:
         if not path:
@@ -89,8 +103,13 @@ class Inputs:
         return role
 
     def _by_position(self, index: int, tensor: Tensor) -> str:
+        first = self.tensors.get("x", self.tensors.get("view1"))
         if index == 0:
             return "x"
+        if first is not None and first.shape == tensor.shape and first.is_floating_point() and first.ndim > 1:
+            if "x" in self.tensors:
+                self.tensors["view1"] = self.tensors.pop("x")  # several alike in a row: views of one thing
+            return f"view{index + 1}"
         return "label" if tensor.ndim == 1 and not tensor.is_floating_point() else f"x:{index}"
 
 
@@ -114,10 +133,19 @@ def walk(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tens
         yield from walk(item, f"{path}.{key}" if path else str(key), depth + 1)
 
 
-def same_tokens(a: Tensor, b: Tensor) -> bool:
-    """Whether b holds the indices in a once more, apart from places marked as ignored."""
+def copied_along(a: Tensor, b: Tensor) -> int | bool | None:
+    """How b repeats the indices in a: None for the same, the axis along which b is one place ahead, False for not."""
     whole = not a.is_floating_point() and not b.is_floating_point() and a.dtype != torch.bool
-    return whole and a.ndim > 1 and a.shape == b.shape and bool(((a == b) | (b == -100)).all() and (b != -100).any())
+    if not whole or a.ndim < 2 or a.numel() != b.numel() or not b.is_contiguous():
+        return False
+    view = b.view(a.shape)
+    if bool(((a == view) | (view == IGNORED)).all() and (view != IGNORED).any()):
+        return None
+    for axis in (1, 0):
+        size = a.shape[axis] - 1
+        if size > 1 and torch.equal(a.narrow(axis, 1, size), view.narrow(axis, 0, size).to(a)):
+            return axis
+    return False
 
 
 def calling(step: Callable[..., Any], given: Any) -> Callable[[], Any]:

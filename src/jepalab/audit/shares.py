@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from jepalab.audit.comparisons import SCORE, STATISTIC, Comparisons, Leaf
+from jepalab.audit.comparisons import Comparisons
 from jepalab.audit.content import Contents
+from jepalab.audit.leaves import SCORE, STATISTIC, Leaf
 from jepalab.audit.report import ParameterClass
 from jepalab.audit.tape import Tape
 

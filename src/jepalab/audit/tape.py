@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, cast, no_type_check
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from jepalab.audit import operations as ops
+from jepalab.audit.norms import with_fixed_statistics
 from jepalab.audit.places import Line, lines, place
 from jepalab.audit.report import Place
 
@@ -88,6 +90,7 @@ class Recorder(TorchFunctionMode):
 
     leaf       says what a tensor from outside the step is: (kind, name).
     touched    is told of a tensor from outside that is about to be changed in place.
+    still_norms  normalise batches with fixed statistics: through their own, every value would depend on every other.
     replace    may exchange a call's arguments, given the node each came from; alter its output; watch may look at it.
                All get the node's key.
     """
@@ -100,10 +103,11 @@ class Recorder(TorchFunctionMode):
         replace: Callable[[int, list[Any], dict[str, Any], dict[str, int]], None] | None = None,
         watch: Callable[[int, Tensor], None] | None = None,
         alter: Callable[[int, Tensor], Tensor] | None = None,
+        still_norms: bool = False,
     ) -> None:
         super().__init__()
         self.tape, self.leaf, self.touched, self.replace, self.watch = Tape(), leaf, touched, replace, watch
-        self.active, self.modules, self.alter = True, [""], alter
+        self.active, self.modules, self.alter, self.still_norms = True, [""], alter, still_norms
 
     @no_type_check
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -132,6 +136,8 @@ class Recorder(TorchFunctionMode):
             changed, options = list(args), dict(kwargs)
             self.replace(len(self.tape.nodes), changed, options, dict(given))
             args, kwargs = tuple(changed), options
+        if self.still_norms and func is F.batch_norm:
+            args, kwargs = (), with_fixed_statistics(*args, **kwargs)
         result = func(*args, **kwargs)
         if self.alter and isinstance(result, Tensor):
             result = self.alter(len(self.tape.nodes), result)
@@ -212,8 +218,8 @@ class Recorder(TorchFunctionMode):
             node.edge = get_gradient_edge(tensor)
         self.tape.nodes.append(node)
         self.tape.seen[tensor] = node.key
-        if self.watch:
-            self.watch(node.key, tensor)
+        if self.watch and not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            self.watch(node.key, tensor)  # what is inside a vmap has no values to look at
         return node.key
 
     def _gradient(self, func: Any, args: tuple, kwargs: dict) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jepalab.audit.comparisons import COMPARISON, CRITIC, PENALTY, SCORE, Leaf
 from jepalab.audit.content import EMA, FIXED, FROZEN, NOISE, ONLINE, RAW, STAGES, Content, Contents
 from jepalab.audit.footprint import Footprint
+from jepalab.audit.leaves import COMPARISON, CRITIC, PENALTY, SCORE, Leaf
 from jepalab.audit.report import Family, Process, Side, Space, TargetLearning, Term, percent
 from jepalab.audit.roles import kind_of
 from jepalab.audit.tape import Tape
@@ -18,12 +18,15 @@ SUFFIX = {FROZEN: "frozen target", EMA: "EMA"}
 NOISED = (Space.NOISE, Space.VELOCITY, Space.INPUT, Space.FIXED_FEATURE)  # what noise is taken off of
 PRESENT = 0.05  # share of the encoder's gradient from which a family counts
 FRESH = 0.05  # novelty from which a target counts as predicted
+WHOLE = 0.95  # novelty from which the two sides share nothing
 
 
 class Judge:
     """Puts words to one comparison: space, process, label, family, and what is ambiguous about them."""
 
-    def __init__(self, tape: Tape, contents: Contents, leaf: Leaf, footprint: Footprint | None) -> None:
+    def __init__(
+        self, tape: Tape, contents: Contents, leaf: Leaf, footprint: Footprint | None, batch_size: int | None
+    ) -> None:
         self.leaf, self.contents, self.footprint, self.meet = leaf, contents, footprint, tape.nodes[leaf.meet].name
         self.pred = contents.of[leaf.prediction]
         self.targ: Content | None = None if leaf.target is None else contents.of[leaf.target]
@@ -40,6 +43,11 @@ class Judge:
         self.learning = LEARNING[self.stage] if self._is_embedding() or self.stage == FROZEN else TargetLearning.NONE
         if self.perceptual or self.space in GIVEN.values():
             self.learning = TargetLearning.FROZEN if self.stage == FROZEN else TargetLearning.NONE
+        # One embedding a sample on both sides, from one input that each side saw partly: crops made in the step.
+        shapes = {tape.nodes[key].shape for key in (leaf.prediction, leaf.target) if key is not None}
+        pooled = len(shapes) == 1 and all(len(shape) == 2 and shape[0] == batch_size for shape in shapes)
+        same = self.targ is not None and self.pred.roots - {NOISE} == self.data and len(self.data) == 1
+        self.crops = pooled and same and self.novelty is not None and FRESH < self.novelty < WHOLE
         self.family, self.label, self.ambiguous = self._name()
 
     def _is_embedding(self) -> bool:
@@ -80,6 +88,8 @@ class Judge:
         """Of what was handed in with the data, only that counts: a return also holds what the state will be worth."""
         if self.footprint is None or self.process is Process.CONTRAST:
             return None
+        if self.leaf.within:
+            return 0.0
         given = self.targ.roots if self.targ is not None and self.space in GIVEN.values() else None
         roots = None if given is None else {root for root in given if GIVEN.get(kind_of(root)) is self.space}
         return self.footprint.novelty(roots)
@@ -156,7 +166,7 @@ class Judge:
 
     def _embedding(self) -> tuple[Family, str, str]:
         assert self.targ is not None
-        predicts = self.novelty is not None and self.novelty > FRESH
+        predicts = self.novelty is not None and self.novelty > FRESH and not self.crops
         suffix = SUFFIX.get(self.stage, "self" if predicts else "stop-grad" if self.stopped else "joint")
         note = ""
         soft = self.leaf.classifies and self.meet != "sub"  # a difference of logarithms is a divergence, not a code
@@ -172,6 +182,17 @@ class Judge:
             note = (
                 "the target is itself a prediction, and the encoder is pulled towards what was predicted of it: the "
                 "consistency term of a latent world model"
+            )
+        if self.crops:
+            note = (
+                "both sides are one embedding of the whole sample and saw different parts of it, as crops made inside "
+                "the step do; if one part were hidden on purpose and named to the predictor, this would be prediction"
+            )
+        apart = self.targ is not None and not self.data & self.pred.roots
+        if predicts and apart and not any(kind_of(root) in ("x_next", "text") for root in self.data):
+            note = (
+                f"{' and '.join(sorted(self.pred.roots | self.data))} were taken for different observations; if they "
+                "are views of one thing, name them view1 and view2: then this is invariance"
             )
         if self.stage == FROZEN:
             if not predicts:
