@@ -78,12 +78,20 @@ def run(words: list[str]) -> int:
         several = [found.to_json() for found in audits]
         print(json.dumps(several if len(audits) > 1 else several[0], indent=2))
     else:
-        print(in_words(audits[0]) if len(audits) == 1 else side_by_side(audits))
+        print(_shown(audits, command))
         if command.html:
             print(f"\npicture: {command.html.resolve()}")
     for line in broken:
         print(line, file=sys.stderr)
     return 1 if broken else 0
+
+
+def _shown(audits: list[Audit], command: AuditCommand) -> str:
+    if command.examples:
+        from jepalab.audit.lesson import lesson
+
+        return lesson(audits)
+    return in_words(audits[0]) if command.target else side_by_side(audits)
 
 
 def load(target: str) -> dict[str, Any]:

@@ -228,5 +228,9 @@ def collapsible(examination: Examination) -> list[nn.Module]:
 
 
 def flatten(output: Tensor) -> Tensor:
-    """The same answer for every sample: the batch's mean."""
-    return output.mean(0, keepdim=True).expand_as(output) + 0 * output if output.ndim else output
+    """The same embedding for every sample and place: the mean of all."""
+    if output.ndim < 2:
+        return output
+    features = 1 if output.ndim == 4 else output.ndim - 1
+    mean = output.mean([axis for axis in range(output.ndim) if axis != features], keepdim=True)
+    return mean.expand_as(output) + 0 * output
