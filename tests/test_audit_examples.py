@@ -155,6 +155,14 @@ def test_page_shows_what_a_fresh_run_says(audits: dict[str, Audit]) -> None:
         assert example.loss in inside
 
 
+def test_lines_the_page_points_at_are_comparisons() -> None:
+    """Else `examples.py` was changed and the section not written anew."""
+    source = (ROOT / "src/jepalab/audit/examples.py").read_text(encoding="utf-8").splitlines()
+    numbers = {int(number) for number in re.findall(r"examples\.py:(\d+)", TEXT)}
+    assert numbers
+    assert all(source[number - 1].strip().startswith("return F.") for number in numbers)
+
+
 def test_section_is_written_between_its_marks_and_nowhere_else(
     audits: dict[str, Audit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

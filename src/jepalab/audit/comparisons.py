@@ -28,7 +28,7 @@ class Comparisons:
         for head in sorted(self._summands(root, uses)):
             leaves = self.leaves(head, Way())
             if leaves:
-                main = min(leaves, key=lambda leaf: ORDER.index(leaf.kind))
+                main = min(leaves, key=lambda leaf: (ORDER.index(leaf.kind), not leaf.contrast))
                 meet = head if main.kind in (STATISTIC, SCORE, PENALTY) else main.meet
                 found.append(replace(main, cut=head, meet=meet))
         return found

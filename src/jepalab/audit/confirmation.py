@@ -13,7 +13,6 @@ from jepalab.audit.findings import Evidence
 from jepalab.audit.footprint import changed, run
 from jepalab.audit.leaves import COMPARISON
 from jepalab.audit.report import Confirmation, Family, ParameterClass
-from jepalab.audit.roles import is_view
 
 if TYPE_CHECKING:
     from jepalab.audit.examine import Examination
@@ -43,8 +42,7 @@ def footprint(examination: Examination, item: Evidence) -> Iterator[Confirmation
     if not traced:
         yield Confirmation("footprint", item.term.name, True, "no input is in the target, and none was expected to be")
         return
-    views = any(map(is_view, traced))
-    moved = {r for r in seen.target_roots if r in traced} if views else seen.target_roots & traced
+    moved = seen.target_roots & traced
     if seen.failed and not moved:
         yield Confirmation("footprint", item.term.name, None, "the step took another way when its inputs were changed")
     elif moved == traced:

@@ -60,6 +60,7 @@ class Content:
     noised: bool = False
     guides: frozenset[str] = frozenset()
     opaque: bool = False
+    coded: bool = False  # rounded or made a code after a trained network
     sampled: bool = False  # drawn at random from a distribution that a network gave
 
     @property
@@ -160,6 +161,8 @@ class Contents:
             noised=any(c.noised for c in lending) or adds_noise(node, lending),
             guides=guides - {NOISE},
             opaque=node.opaque or any(c.opaque for c in lending),
+            coded=any(c.coded for c in lending)
+            or (node.name in ops.CODING and any(c.stage == ONLINE for c in lending)),
             sampled=any(c.sampled for c in lending) or (node.name in ops.SAMPLING and any(c.params for c in lending)),
         )
         if others and not self._is_offset(node, others):

@@ -25,6 +25,7 @@ from jepalab.audit.shares import Weighing
 from jepalab.audit.tape import Tape
 from jepalab.audit.terms import Weighed, nearest, representative
 from jepalab.audit.verdict import PRESENT, Judge, mixture, verdict
+from jepalab.audit.views import views_among
 
 UNEXPLAINED = 0.3  # of the gradient; beyond it the audit says that it does not understand the step
 TRACE = 1e-3  # share of the gradient below which a term does not count at all
@@ -103,6 +104,7 @@ class Examination:
             self.tape,
             self.contents,
             {index: (item.leaf, item.weighed) for index, item in enumerate(self.weighed)},
+            views_among([item.leaf for item in self.weighed], self.contents, rehearsal.inputs),
         )
         self.mixed = mixing(rehearsal, self.tape, self.contents)
 

@@ -18,7 +18,6 @@ from jepalab.audit.changes import change
 from jepalab.audit.content import FROZEN, RAW, Contents
 from jepalab.audit.leaves import COMPARISON, Leaf
 from jepalab.audit.rehearsal import Rehearsal
-from jepalab.audit.roles import is_view
 from jepalab.audit.tape import Tape
 
 WANTED = 96  # changed elements of an input that are enough to estimate a share
@@ -66,9 +65,16 @@ class Capture:
 
 
 def footprints(
-    rehearsal: Rehearsal, tape: Tape, contents: Contents, leaves: Mapping[Any, tuple[Leaf, Tensor | None]]
+    rehearsal: Rehearsal,
+    tape: Tape,
+    contents: Contents,
+    leaves: Mapping[Any, tuple[Leaf, Tensor | None]],
+    views: frozenset[str],
 ) -> dict[Any, Footprint]:
-    """The footprint of each comparison, by the keys it was given under. The tensor says which values count."""
+    """The footprint of each comparison, by the keys it was given under.
+
+    The tensor beside a leaf says which of its values count. `views` are inputs that hold the same thing.
+    """
     compared = {k: v for k, v in leaves.items() if v[0].kind == COMPARISON and v[0].target is not None}
     keys = {key for leaf, _ in compared.values() for key in (leaf.prediction, leaf.target) if key is not None}
     prints = {name: Footprint() for name in compared}
@@ -76,23 +82,26 @@ def footprints(
         return prints
     base = run(rehearsal, keys)
     wanted = {root for leaf, _ in compared.values() for root in contents.of[leaf.target or 0].roots}
-    for roots in changes(rehearsal, wanted):
+    for roots in changes(rehearsal, wanted, views):
         copies = rehearsal.inputs.copies
         tensors = [(role, t) for role, t in rehearsal.inputs.tensors.items() if role in roots and role not in copies]
-        whole = any(map(is_view, roots))
+        whole = bool(roots & views)
         size = rehearsal.inputs.batch_size or 1
         rounds = 1 if whole else max(2, min(MOST, -(-WANTED // size)))
         for index in range(rounds):
             generator = torch.Generator().manual_seed(index)
-            for _, tensor in tensors:
-                change(tensor, generator.manual_seed(index), whole=whole)
+            for role, tensor in tensors:
+                # One place a sample, not one a time step, where time comes first.
+                turned = tensor.transpose(0, 1) if rehearsal.inputs.time_axis(role) == 0 else tensor
+                change(turned, generator.manual_seed(index), whole=whole)
             rehearsal.inputs.follow()
             after = run(rehearsal, keys)
             for name, (leaf, counted) in compared.items():
                 compare(prints[name], tape, contents, leaf, base, after, counted, roots)
     for name, (leaf, _) in compared.items():
         raw = leaf.target is not None and contents.of[leaf.target].stage == RAW
-        if contents.of[leaf.prediction].sampled and raw:
+        made = contents.of[leaf.prediction]
+        if raw and (made.sampled or made.coded):
             follow_gradient(prints[name], rehearsal, leaf)
     return prints
 
@@ -101,7 +110,6 @@ def follow_gradient(print_: Footprint, rehearsal: Rehearsal, leaf: Leaf) -> None
     """Counts again by derivatives where codes are drawn on the way: a small change seldom flips a code, but the
     gradient that is sent through it says what it was made of."""
     roots = [t for t in rehearsal.inputs.tensors.values() if t.is_floating_point() and not t.requires_grad]
-    print_.target, print_.fresh, print_.own, print_.own_seen = {}, {}, 0.0, 0.0
     kept: dict[int, Tensor] = {}
     try:
         for tensor in roots:
@@ -112,6 +120,10 @@ def follow_gradient(print_: Footprint, rehearsal: Rehearsal, leaf: Leaf) -> None
         prediction, target = (kept.get(key or 0) for key in (leaf.prediction, leaf.target))
         if prediction is None or target is None or prediction.shape != target.shape or not target.requires_grad:
             return
+        passed = torch.autograd.grad(prediction.sum(), roots, retain_graph=True, allow_unused=True)
+        if not any(g is not None and bool(g.any()) for g in passed):
+            return  # no gradient passes the codes
+        print_.target, print_.fresh, print_.own, print_.own_seen = {}, {}, 0.0, 0.0
         places = torch.randperm(target.numel(), generator=torch.Generator().manual_seed(0))[:MOST]
         for place in places.tolist():
             seen, wanted = (
@@ -132,16 +144,15 @@ def run(rehearsal: Rehearsal, keys: Iterable[int], **changing: Any) -> dict[int,
     """The values of these nodes in a dry run from the restored world, whose inputs may have been changed."""
     capture = Capture(keys)
     try:
-        rehearsal.record(watch=capture, still_norms=True, **changing)
+        rehearsal.record(watch=capture, traceable=True, **changing)
     finally:
         rehearsal.world.restore()
     return capture.kept
 
 
-def changes(rehearsal: Rehearsal, wanted: set[str]) -> list[frozenset[str]]:
+def changes(rehearsal: Rehearsal, wanted: set[str], views: frozenset[str]) -> list[frozenset[str]]:
     """Inputs to be changed together: every view of one thing at once, everything else by itself."""
     roots = [root for root in dict.fromkeys(rehearsal.inputs.by_id.values()) if root in wanted]
-    views = frozenset(root for root in dict.fromkeys(rehearsal.inputs.by_id.values()) if is_view(root))
     single = [frozenset((root,)) for root in roots if root not in views]
     return single + ([views] if views & set(roots) else [])
 

@@ -97,6 +97,11 @@ DISCRETE = words(
 )
 RELATION = words("eq ne lt gt le ge isnan isfinite isinf isin logical_not allclose equal isclose")
 
+TURNING = words("t T mT H mH adjoint transpose swapaxes swapdims permute")
+LENGTH = words("pow square abs norm vector_norm linalg_norm linalg_vector_norm")
+LOOKUP = words("embedding getitem index_select gather take_along_dim")
+CODING = words("argmax argmin round floor ceil trunc sign one_hot bucketize")
+
 # Random numbers. The first never take content from their argument; the second do, where there is any.
 NOISE = words("randn rand randn_like rand_like normal_ uniform_ exponential_ log_normal_ cauchy_ gumbel trunc_normal_")
 CHANCE = words("randint randperm randint_like random_ bernoulli_ geometric_")  # masks, indices: no content
@@ -136,8 +141,3 @@ def plain_name(name: str, owner: str = "") -> str:
     if name not in _KEPT:
         name = name.rstrip("_") or name
     return _PLAIN.get(name, name)
-
-
-TURNING = frozenset(["t", "T", "mT", "H", "mH", "adjoint", "transpose", "swapaxes", "swapdims", "permute"])
-LENGTH = frozenset(["pow", "square", "abs", "norm", "vector_norm", "linalg_norm", "linalg_vector_norm"])
-LOOKUP = frozenset(["embedding", "getitem", "index_select", "gather", "take_along_dim"])

@@ -38,21 +38,27 @@ class Relations:
                 self._frontiers[key] = frozenset().union(*(self.frontier(k) for k in lending))
             elif node.kind != "call" or self.contents.is_network(node) or node.opaque or node.name in ops.NOISE:
                 self._frontiers[key] = frozenset({key})
-            elif node.literal:
+            elif node.literal and not self._takes_all(node):
                 self._frontiers[key] = frozenset({self._origin(key)})
             else:
                 data = self.data_of(node) if content.atoms else []
                 self._frontiers[key] = frozenset().union(*(self.frontier(k) for k in data))
         return self._frontiers[key]
 
+    def _takes_all(self, node: Node) -> bool:
+        """Whether a slice cuts nothing off: x[:, :n] of n."""
+        plain = node.name in ("getitem", "narrow") and len(node.inputs) == 1
+        return plain and self.tape.nodes[node.inputs[0][1]].shape == node.shape
+
     def _is_codebook(self, node: Node) -> bool:
         """Whether a code looks up its entry here, or the entry is found by its distance: a quantiser, no network."""
-        if node.kind != "call" or node.name not in ops.LOOKUP | ops.MATRIX_PRODUCT | {"cdist", "linear"}:
+        if node.kind != "call" or not self.contents.is_network(node):
             return False
         if self._codebooks is None:
             self._codebooks = 0
             for each in self.tape.nodes:
-                data = self.contents.data_of(each) if each.kind == "call" and each.name in ops.LOOKUP else []
+                finds = each.kind == "call" and each.name in ops.LOOKUP | ops.MATRIX_PRODUCT
+                data = self.contents.data_of(each) if finds else []
                 if data and all(self.contents.of[k].discrete and self.contents.of[k].stage == ONLINE for k in data):
                     self._codebooks |= union(self.contents.of[k].params for k in self.contents.parameters_of(each))
         used = union(self.contents.of[k].params for k in self.contents.parameters_of(node))

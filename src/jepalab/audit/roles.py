@@ -27,6 +27,7 @@ NAMES = {
 ROLE = {word: role for role, words in NAMES.items() for word in words.split()}
 VIEW = re.compile(r"(?:view|views?\.|v|crop|aug)_?(\d+|[ab])$")
 IGNORED = -100  # the label that cross-entropy passes over
+MASK = re.compile(r"(?:^|[_.])masks?(?:[_.]|$)")
 COUNTERS = ("batch_idx", "batch_index", "batch_nb", "global_step", "epoch", "iteration")  # arguments that count: 0
 LABELS = frozenset(("label",))  # roles whose content only a person or an instrument can have given
 
@@ -95,12 +96,25 @@ class Inputs:
         elif word.isdigit():
             first = path.partition(".")[0].lower()
             plain = ROLE.get(first)
-            role = plain if plain is not None and first != path else self._by_position(int(word), tensor)
+            listed = path if plain is None else plain  # in a list under a name, not in a tuple
+            role = self._by_position(int(word), tensor) if first == path else listed
         else:
             role = next((ROLE[part] for part in (word, path.partition(".")[0].lower()) if part in ROLE), word)
+            if role == "label" and word in ("y", "target", "targets") and self._is_like_another(tensor):
+                role = word  # a picture beside a picture: a second view, a clean copy
+        if MASK.search(path.lower()):
+            role = ""
         if role in self.tensors:
             role = f"{role}:{path}"
         return role
+
+    def _is_like_another(self, tensor: Tensor) -> bool:
+        alike = any(tensor.shape == known.shape for known in self.tensors.values())
+        return tensor.ndim > 2 and tensor.is_floating_point() and alike
+
+    def time_axis(self, role: str) -> int | None:
+        """The axis along which these tokens are followed by their next ones, if another input shows it."""
+        return next((axis for source, axis in self.copies.values() if source == role), None)
 
     def _by_position(self, index: int, tensor: Tensor) -> str:
         first = self.tensors.get("x", self.tensors.get("view1"))

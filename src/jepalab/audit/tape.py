@@ -90,7 +90,7 @@ class Recorder(TorchFunctionMode):
 
     leaf       says what a tensor from outside the step is: (kind, name).
     touched    is told of a tensor from outside that is about to be changed in place.
-    still_norms  normalise batches with fixed statistics: through their own, every value would depend on every other.
+    traceable  normalise batches with fixed statistics, and let rectifiers leak: what they read shows in what they give.
     replace    may exchange a call's arguments, given the node each came from; alter its output; watch may look at it.
                All get the node's key.
     """
@@ -103,11 +103,11 @@ class Recorder(TorchFunctionMode):
         replace: Callable[[int, list[Any], dict[str, Any], dict[str, int]], None] | None = None,
         watch: Callable[[int, Tensor], None] | None = None,
         alter: Callable[[int, Tensor], Tensor] | None = None,
-        still_norms: bool = False,
+        traceable: bool = False,
     ) -> None:
         super().__init__()
         self.tape, self.leaf, self.touched, self.replace, self.watch = Tape(), leaf, touched, replace, watch
-        self.active, self.modules, self.alter, self.still_norms = True, [""], alter, still_norms
+        self.active, self.modules, self.alter, self.traceable = True, [""], alter, traceable
 
     @no_type_check
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -136,8 +136,11 @@ class Recorder(TorchFunctionMode):
             changed, options = list(args), dict(kwargs)
             self.replace(len(self.tape.nodes), changed, options, dict(given))
             args, kwargs = tuple(changed), options
-        if self.still_norms and func is F.batch_norm:
+        if self.traceable and func is F.batch_norm:
             args, kwargs = (), with_fixed_statistics(*args, **kwargs)
+        elif self.traceable and name == "relu":
+            in_place = raw == "relu_" or True in args[1:] or bool(kwargs.get("inplace"))
+            func, args, kwargs = F.leaky_relu_ if in_place else F.leaky_relu, args[:1], {}
         result = func(*args, **kwargs)
         if self.alter and isinstance(result, Tensor):
             result = self.alter(len(self.tape.nodes), result)

@@ -18,7 +18,6 @@ SUFFIX = {FROZEN: "frozen target", EMA: "EMA"}
 NOISED = (Space.NOISE, Space.VELOCITY, Space.INPUT, Space.FIXED_FEATURE)  # what noise is taken off of
 PRESENT = 0.05  # share of the encoder's gradient from which a family counts
 FRESH = 0.05  # novelty from which a target counts as predicted
-WHOLE = 0.95  # novelty from which the two sides share nothing
 
 
 class Judge:
@@ -43,12 +42,22 @@ class Judge:
         self.learning = LEARNING[self.stage] if self._is_embedding() or self.stage == FROZEN else TargetLearning.NONE
         if self.perceptual or self.space in GIVEN.values():
             self.learning = TargetLearning.FROZEN if self.stage == FROZEN else TargetLearning.NONE
-        # One embedding a sample on both sides, from one input that each side saw partly: crops made in the step.
-        shapes = {tape.nodes[key].shape for key in (leaf.prediction, leaf.target) if key is not None}
-        pooled = len(shapes) == 1 and all(len(shape) == 2 and shape[0] == batch_size for shape in shapes)
-        same = self.targ is not None and self.pred.roots - {NOISE} == self.data and len(self.data) == 1
-        self.crops = pooled and same and self.novelty is not None and FRESH < self.novelty < WHOLE
+        whole = all(self._is_whole(tape, k, batch_size) for k in (leaf.prediction, leaf.target) if k is not None)
+        self.crops = whole and self.novelty is not None and FRESH < self.novelty < 1 - FRESH
         self.family, self.label, self.ambiguous = self._name()
+
+    def _is_whole(self, tape: Tape, key: int, batch_size: int | None) -> bool:
+        """Whether a node holds one embedding a sample, or two, and not embeddings picked by an index."""
+        node = tape.nodes[key]
+        if batch_size is None or len(node.shape) != 2 or node.shape[0] not in (batch_size, 2 * batch_size):
+            return False
+        while node.kind == "call" and not self.contents.is_network(node):
+            picked = node.name in ("getitem", "gather", "index_select", "masked_select", "take_along_dim")
+            data = self.contents.data_of(node)
+            if not data or (picked and len(node.inputs) > 1):
+                return False
+            node = tape.nodes[data[0]]
+        return True
 
     def _is_embedding(self) -> bool:
         return self.space in EMBEDDING.values()
