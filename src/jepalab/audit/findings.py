@@ -16,7 +16,7 @@ from jepalab.audit.tape import Tape
 from jepalab.audit.verdict import PRESENT
 
 SWAMPING = 0.95
-HIDDEN = 0.2  # novelty from which something is hidden; below it the step reconstructs what it sees
+HIDDEN = 0.05  # novelty from which something is hidden; below it the step reconstructs what it sees
 OVERLAP = 0.02  # share of compared places whose own input the prediction saw, from which a context overlaps its targets
 SEQUENTIAL = ("multi_head_attention_forward", "scaled_dot_product_attention", "gru", "lstm", "rnn_tanh", "rnn_relu")
 GIVEN = (Space.LABEL, Space.ACTION, Space.REWARD)

@@ -50,7 +50,7 @@ def page_section(audits: Sequence[Audit]) -> str:
         [
             *table,
             "",
-            "What `jepalab audit --examples` prints of them:",
+            "The same in a terminal:",
             "",
             _fenced(lesson(audits)),
             "",
