@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,10 +53,6 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def pair() -> tuple[Tensor, Tensor]:
-    return torch.randn(NUM, 12), torch.randn(NUM, 12)
-
-
 @pytest.mark.usefixtures("one_process")
 def test_keys_gathered_from_all_processes() -> None:
     """`all_gather` fills a list where no torch function is called; the negatives wait in a queue."""
@@ -73,7 +68,7 @@ def test_keys_gathered_from_all_processes() -> None:
         logits = torch.cat([positive, q @ queue], dim=1) / 0.07
         return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))
 
-    assert audit(step, dict(zip(("query", "key"), pair(), strict=True)), steps=2).verdict == "contrastive"
+    assert audit(step, {"query": torch.randn(NUM, 12), "key": torch.randn(NUM, 12)}, steps=2).verdict == "contrastive"
 
 
 def log_softmax_by_hand(a: Tensor, b: Tensor) -> Tensor:
@@ -93,24 +88,20 @@ def quotient_of_exponentials(a: Tensor, b: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("loss", [log_softmax_by_hand, quotient_of_exponentials])
 def test_contrast_by_hand(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-    encoder, (a, b) = mlp(), pair()
-    result = audit(
-        lambda view1, view2: loss(*(F.normalize(encoder(view), dim=1) for view in (view1, view2))),
-        {"view1": a, "view2": b},
-        steps=2,
-    )
+    encoder, batch = mlp(), {"view1": torch.randn(NUM, 12), "view2": torch.randn(NUM, 12)}
+    result = audit(lambda **views: loss(*(F.normalize(encoder(v), dim=1) for v in views.values())), batch, steps=2)
     assert result.verdict == "contrastive"
     assert "collapse" not in kinds(result)
 
 
 def test_features_correlated_over_a_batch_that_divides_them() -> None:
-    encoder, norm, (a, b) = mlp(), nn.BatchNorm1d(DIM, affine=False), pair()
+    encoder, norm = mlp(), nn.BatchNorm1d(DIM, affine=False)
 
     def step(y1: Tensor, y2: Tensor) -> Tensor:
         c = norm(encoder(y1)).T @ norm(encoder(y2)) / NUM
         return (torch.diagonal(c) - 1).pow(2).sum() + 0.01 * (c - torch.diag(torch.diagonal(c))).pow(2).sum()
 
-    result = audit(step, {"y1": a, "y2": b}, steps=2)
+    result = audit(step, {"y1": torch.randn(NUM, 12), "y2": torch.randn(NUM, 12)}, steps=2)
     assert result.verdict == "invariance"
     assert "decorrelated features" in driving(result).anti_collapse
 
@@ -127,30 +118,18 @@ def test_views_stacked_in_one_input_against_their_mean() -> None:
     assert driving(result).novelty == 0
 
 
-class Quantiser(nn.Module):
-    """The nearest entry of a codebook, with a straight-through gradient."""
-
-    def __init__(self, learned: bool) -> None:
-        super().__init__()
-        book = torch.randn(8, DIM)
-        self.book = nn.Parameter(book) if learned else nn.Buffer(book)
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        distance = z.pow(2).sum(1, keepdim=True) - 2 * z @ self.book.T + self.book.pow(2).sum(1)
-        code = F.one_hot(distance.argmin(1), 8).float() @ self.book
-        return z + (code - z).detach(), code
-
-
 @pytest.mark.parametrize("learned", [True, False])
 def test_codebook_is_no_prediction(learned: bool) -> None:
     """A commitment ties an embedding to its own code; the reconstruction alone compares."""
-    encoder, decoder, quantise = mlp(), mlp(DIM, 12), Quantiser(learned)
+    encoder, decoder, book = mlp(), mlp(DIM, 12), torch.randn(8, DIM)
+    book = nn.Parameter(book) if learned else book
 
     def step(x: Tensor) -> Tensor:
         z = encoder(x)
-        passed, code = quantise(z)
+        distance = z.pow(2).sum(1, keepdim=True) - 2 * z @ book.T + book.pow(2).sum(1)
+        code = F.one_hot(distance.argmin(1), 8).float() @ book
         commitment = F.mse_loss(z, code.detach()) + (F.mse_loss(code, z.detach()) if learned else 0)
-        return F.mse_loss(decoder(passed), x) + commitment
+        return F.mse_loss(decoder(z + (code - z).detach()), x) + commitment
 
     result = audit(step, {"x": torch.randn(NUM, 12)}, encoder=encoder, steps=2)
     assert result.verdict == "generative"
@@ -172,8 +151,7 @@ def test_branch_that_starts_at_zero_is_no_average() -> None:
     branch, gate = nn.Linear(12, 12), nn.Parameter(torch.zeros(12))
     nn.init.zeros_(branch.bias)
     result = audit(lambda x: F.mse_loss(x + gate * branch(x), x.roll(1, 1)), {"x": torch.randn(NUM, 12)}, steps=2)
-    assert result.averages == ()
-    assert set(result.parameters) == {"online"}
+    assert (result.averages, set(result.parameters)) == ((), {"online"})
 
 
 def test_next_frame_through_batch_norm() -> None:
@@ -194,9 +172,8 @@ def test_crops_made_in_the_step() -> None:
     slow = copy.deepcopy(online).requires_grad_(False)
 
     def augment(x: Tensor) -> Tensor:
-        x = x.pow(1.5) if torch.rand(()) < 0.5 else x
         top, left = torch.randint(0, 3, (2,)).tolist()
-        return x[..., top : top + 6, left : left + 6]
+        return (x.pow(1.5) if torch.rand(()) < 0.5 else x)[..., top : top + 6, left : left + 6]
 
     @torch.no_grad()
     def after_step() -> None:
@@ -209,8 +186,7 @@ def test_crops_made_in_the_step() -> None:
 
     result = audit(step, {"images": torch.rand(NUM, 3, 8, 8)}, after_step=after_step, steps=6)
     assert result.verdict == "invariance"
-    assert [term.label for term in result.terms] == ["EMBEDDING-INVARIANCE (EMA)"]
-    assert result.terms[0].share == pytest.approx(1)
+    assert [(t.label, round(t.share, 3)) for t in result.terms] == [("EMBEDDING-INVARIANCE (EMA)", 1)]
 
 
 class LanguageModel(nn.Module):
@@ -252,7 +228,7 @@ def test_labels_that_say_what_a_mask_token_hid() -> None:
 def test_views_without_a_name(form: str) -> None:
     """Both terms mirror each other: each input is target and prediction in turn."""
     encoder, predictor = convnet(), mlp(DIM)
-    a, b = torch.rand(2, NUM, 3, 8, 8).clone().unbind()
+    a, b = torch.rand(NUM, 3, 8, 8), torch.rand(NUM, 3, 8, 8)
 
     def loss(one: Tensor, two: Tensor) -> Tensor:
         z1, z2 = encoder(one), encoder(two)
@@ -272,7 +248,7 @@ def test_views_without_a_name(form: str) -> None:
 @pytest.mark.parametrize("with_action", [True, False])
 def test_transition_without_names(with_action: bool) -> None:
     """One way only, through a predictor: what comes second is predicted, and said to be taken for that."""
-    encoder, predictor, (a, b) = mlp(), mlp(DIM + 2), pair()
+    encoder, predictor, a, b = mlp(), mlp(DIM + 2), torch.randn(NUM, 12), torch.randn(NUM, 12)
 
     def step(batch: tuple[Tensor, ...]) -> Tensor:
         act = batch[1] if with_action else torch.zeros(NUM, 2)
@@ -304,13 +280,12 @@ def test_world_model_with_time_first(length: int) -> None:
 
 def test_windows_that_overlap_are_no_crops() -> None:
     encoder, predictor = mlp(36), mlp(DIM)
-    result = audit(
-        lambda x: F.mse_loss(predictor(encoder(x[:, :3])), encoder(x[:, 1:]).detach()),
-        {"x": torch.randn(NUM, 4, 12)},
-        steps=2,
-    )
-    assert result.verdict == "JEPA-style"
-    assert 0 < driving(result).novelty < 1
+
+    def step(x: Tensor) -> Tensor:
+        return F.mse_loss(predictor(encoder(x[:, :3])), encoder(x[:, 1:]).detach())
+
+    result = audit(step, {"x": torch.randn(NUM, 4, 12)}, steps=2)
+    assert (result.verdict, 0 < driving(result).novelty < 1) == ("JEPA-style", True)
 
 
 def test_sum_that_is_a_difference() -> None:
@@ -318,8 +293,8 @@ def test_sum_that_is_a_difference() -> None:
     net = mlp(12, 12)
 
     def step(x: Tensor) -> Tensor:
-        noise, sigma = torch.randn_like(x), torch.rand(NUM, 1) + 0.1
-        return ((net(x + sigma * noise) * sigma + noise) ** 2).mean() / math.sqrt(2)
+        noise = torch.randn_like(x)
+        return ((net(x + noise / 2) / 2 + noise) ** 2).mean()
 
     result = audit(step, {"x": torch.randn(NUM, 12)}, steps=2)
     assert (result.verdict, driving(result).label) == ("generative", "GENERATIVE-NOISE")

@@ -90,9 +90,10 @@ def footprints(
         rounds = 1 if whole else max(2, min(MOST, -(-WANTED // size)))
         for index in range(rounds):
             generator = torch.Generator().manual_seed(index)
-            for role, tensor in tensors:
+            for _, tensor in tensors:
                 # One place a sample, not one a time step, where time comes first.
-                turned = tensor.transpose(0, 1) if rehearsal.inputs.time_axis(role) == 0 else tensor
+                first = rehearsal.inputs.batch_axis == 0 or tensor.ndim < 2
+                turned = tensor if first else tensor.transpose(0, 1)
                 change(turned, generator.manual_seed(index), whole=whole)
             rehearsal.inputs.follow()
             after = run(rehearsal, keys)

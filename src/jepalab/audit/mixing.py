@@ -17,7 +17,7 @@ from jepalab.audit.tape import Node, Tape
 def mixing(rehearsal: Rehearsal, tape: Tape, contents: Contents) -> Sequence[int]:
     """Calls inside the networks after which other samples depend on the first one: keys of the nodes, in order."""
     size = rehearsal.inputs.batch_size
-    if not size or size < 2:
+    if not size or size < 2 or rehearsal.inputs.batch_axis != 0:
         return []
     base, after = Rows(size), Rows(size)
     try:

@@ -57,6 +57,10 @@ class Inputs:
                 "The audit needs the step's inputs: a mapping of role to tensor such as {'x': images}, or a batch that "
                 f"holds tensors. It was given {type(given).__name__} without any."
             )
+        words = self.tensors.get("x")
+        if words is not None:
+            hidden = [role for role, t in self.tensors.items() if role != "x" and hidden_under_masks(words, t)]
+            self.tensors = {f"x:{r}" if r in hidden else r: tensor for r, tensor in self.tensors.items()}
         self.copies: dict[str, tuple[str, int | None]] = {}
         for role, tensor in self.tensors.items():
             for other, first in self.tensors.items():
@@ -69,8 +73,16 @@ class Inputs:
         self.by_id = {id(tensor): whose[role] for role, tensor in self.tensors.items()}
 
     @property
+    def batch_axis(self) -> int:
+        """0, or 1 where time comes first: tokens followed by their next ones, or one more state than actions."""
+        shapes = [tensor.shape for tensor in self.tensors.values() if tensor.ndim > 1]
+        time_first = len({shape[0] for shape in shapes}) > 1 and len({shape[1] for shape in shapes}) == 1
+        return int(time_first or any(axis == 0 for _, axis in self.copies.values()))
+
+    @property
     def batch_size(self) -> int | None:
-        return next((len(tensor) for tensor in self.tensors.values() if tensor.ndim), None)
+        axis = self.batch_axis
+        return next((tensor.shape[axis] for tensor in self.tensors.values() if tensor.ndim > axis), None)
 
     def follow(self) -> None:
         """Makes copies of an input's tokens agree with it again, after it was changed."""
@@ -112,18 +124,9 @@ class Inputs:
         alike = any(tensor.shape == known.shape for known in self.tensors.values())
         return tensor.ndim > 2 and tensor.is_floating_point() and alike
 
-    def time_axis(self, role: str) -> int | None:
-        """The axis along which these tokens are followed by their next ones, if another input shows it."""
-        return next((axis for source, axis in self.copies.values() if source == role), None)
-
     def _by_position(self, index: int, tensor: Tensor) -> str:
-        first = self.tensors.get("x", self.tensors.get("view1"))
         if index == 0:
             return "x"
-        if first is not None and first.shape == tensor.shape and first.is_floating_point() and first.ndim > 1:
-            if "x" in self.tensors:
-                self.tensors["view1"] = self.tensors.pop("x")  # several alike in a row: views of one thing
-            return f"view{index + 1}"
         return "label" if tensor.ndim == 1 and not tensor.is_floating_point() else f"x:{index}"
 
 
@@ -145,6 +148,17 @@ def walk(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tens
         items = enumerate(value)
     for key, item in items:
         yield from walk(item, f"{path}.{key}" if path else str(key), depth + 1)
+
+
+def hidden_under_masks(a: Tensor, b: Tensor) -> bool:
+    """Whether b holds the tokens that stood where a now shows a mask: most places it asks about look the same in a."""
+    if a.is_floating_point() or b.is_floating_point() or a.ndim < 2 or a.shape != b.shape:
+        return False
+    shown = a[b != IGNORED]
+    if not len(shown) or len(shown) == a.numel():
+        return False
+    counts = shown.unique(return_counts=True)[1]
+    return bool(counts.max() > 0.6 * len(shown)) and len(b[b != IGNORED].unique()) > 2
 
 
 def copied_along(a: Tensor, b: Tensor) -> int | bool | None:

@@ -43,7 +43,8 @@ class Judge:
         if self.perceptual or self.space in GIVEN.values():
             self.learning = TargetLearning.FROZEN if self.stage == FROZEN else TargetLearning.NONE
         whole = all(self._is_whole(tape, k, batch_size) for k in (leaf.prediction, leaf.target) if k is not None)
-        self.crops = whole and self.novelty is not None and FRESH < self.novelty < 1 - FRESH
+        pictures = {node.name for node in tape.nodes if node.kind == "root" and len(node.shape) == 4}
+        self.crops = whole and self.data <= pictures and self.novelty is not None and FRESH < self.novelty < 1 - FRESH
         self.family, self.label, self.ambiguous = self._name()
 
     def _is_whole(self, tape: Tape, key: int, batch_size: int | None) -> bool:
