@@ -19,7 +19,7 @@ import audit_rows_views
 import audit_rows_words
 import audit_rows_worlds
 from audit_rows import CASES
-from jepalab.audit import findings, lesson
+from jepalab.audit import examine, findings, lesson, verdict
 from jepalab.audit.examples import Example, audit_examples, diffusion, examples, masked_clip, masked_picture, next_token
 from jepalab.audit.report import Audit, Process, Space, TargetLearning
 from jepalab.audit.text import side_by_side
@@ -181,7 +181,16 @@ def test_section_is_written_between_its_marks_and_nowhere_else(
     assert page.read_text(encoding="utf-8") == once
 
 
-@pytest.mark.parametrize("text", ["", lesson.BEGIN, f"{lesson.END}\n{lesson.BEGIN}", f"{lesson.BEGIN}{lesson.END}" * 2])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        lesson.BEGIN,
+        f"{lesson.END}\n{lesson.BEGIN}",
+        f"{lesson.BEGIN}{lesson.END}{lesson.END}",
+        lesson.BEGIN + lesson.END + lesson.BEGIN,
+    ],
+)
 def test_page_without_its_marks_is_refused(text: str, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(text, encoding="utf-8")
@@ -215,15 +224,15 @@ def my_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("change", "verdict"), [("", "JEPA-style"), (".detach()", "collapse-prone")])
+@pytest.mark.parametrize(("change", "said"), [("", "JEPA-style"), (".detach()", "collapse-prone")])
 def test_the_pages_own_step_is_what_the_page_says(
-    my_step: Path, change: str, verdict: str, capsys: pytest.CaptureFixture[str]
+    my_step: Path, change: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = my_step.read_text(encoding="utf-8")
     assert change in text
     my_step.write_text(text.replace(change, "") if change else text, encoding="utf-8")
     assert main(["audit", "my_step.py:ready"]) == 0
-    assert f"VERDICT    {verdict}" in capsys.readouterr().out
+    assert f"VERDICT    {said}" in capsys.readouterr().out
 
 
 def test_the_pages_python_runs(my_step: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,6 +255,12 @@ def test_page_lists_every_finding() -> None:
 @pytest.mark.parametrize("word", [*Space, *Process, *TargetLearning])
 def test_page_explains_every_word_of_a_report(word: str) -> None:
     assert f"`{word}`" in TEXT[TEXT.index("## How to read the report") : TEXT.index("## Findings")]
+
+
+def test_page_gives_the_audits_own_thresholds() -> None:
+    assert f"at least {verdict.PRESENT * 100:.0f} % of the encoder's gradient" in TEXT
+    assert f"beyond {examine.UNEXPLAINED * 100:.0f} % the verdict is *unsupported*" in TEXT
+    assert f"more than {findings.SWAMPING * 100:.0f} % of the encoder's gradient" in TEXT
 
 
 @pytest.mark.parametrize("number", sorted({case.number for case in CASES}))

@@ -52,12 +52,21 @@ def find(
         *untrained(observation),
         *opaque(tape),
         *(
-            Finding("unused-input", "warning", f"The step never read the input {name!r}, so nothing is said about it.")
+            Finding(
+                "unused-input",
+                unread_weight(name),
+                f"The step never read the input {name!r}, so nothing is said about it.",
+            )
             for name in unread
         ),
     ]
     weights = ("error", "warning", "note")
     return tuple(sorted(found, key=lambda finding: weights.index(finding.weight)))
+
+
+def unread_weight(name: str) -> str:
+    """Labels that self-supervised learning leaves unread are as they should be."""
+    return "note" if kind_of(name) in LABELS else "warning"
 
 
 def leaks(evidence: Sequence[Evidence]) -> Iterable[Finding]:
@@ -88,7 +97,8 @@ def leaks(evidence: Sequence[Evidence]) -> Iterable[Finding]:
 
 
 def mixing(tape: Tape, mixed: Sequence[int]) -> Iterable[Finding]:
-    for key in mixed[:3]:
+    first = {tape.nodes[key].line: key for key in reversed(mixed)}
+    for key in sorted(first.values())[:3]:
         node = tape.nodes[key]
         place = node.places[0]
         if "batch_norm" in node.name:
@@ -124,7 +134,7 @@ def privileged(evidence: Sequence[Evidence], tape: Tape, contents: Contents) -> 
                 f"{what}: what it learns is no longer learned from observations alone.",
                 term.place,
             )
-        elif labels and term.space is not Space.LABEL and term.share > 0.001:
+        elif labels and term.space is not Space.LABEL and term.family is not Family.GENERATIVE and term.share > 0.001:
             what = f"{', '.join(labels)} feeds the {term.space} comparison"
             yield Finding("privileged", "warning", f"{what}: a label takes part in a self-supervised term.", term.place)
 

@@ -50,7 +50,7 @@ def page_section(audits: Sequence[Audit]) -> str:
         [
             *table,
             "",
-            "The same in a terminal:",
+            "What `jepalab audit --examples` prints:",
             "",
             _fenced(lesson(audits)),
             "",

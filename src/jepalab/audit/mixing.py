@@ -29,7 +29,7 @@ def mixing(rehearsal: Rehearsal, tape: Tape, contents: Contents) -> Sequence[int
         rehearsal.record(watch=after)
     finally:
         rehearsal.world.restore()
-    spoiled = {k for k, rows in base.rows.items() if k in after.rows and bool((rows != after.rows[k])[1:].any())}
+    spoiled = {k for k, rows in base.rows.items() if k in after.rows and rows[1:] != after.rows[k][1:]}
     feeds = feeding(tape, contents)
     culprits = []
     for key in sorted(spoiled):
@@ -53,12 +53,15 @@ class Rows:
     """A fingerprint of every sample in every node whose first axis is the batch."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.rows = size, {}
+        self.size = size
+        self.rows: dict[int, list[list[float]]] = {}
 
     def __call__(self, key: int, tensor: Tensor) -> None:
-        if tensor.ndim and len(tensor) == self.size and not tensor.is_complex():
+        if tensor.ndim and len(tensor) == self.size and tensor.numel() and not tensor.is_complex():
             flat = tensor.detach().reshape(self.size, -1)
-            self.rows[key] = torch.stack([flat.double().sum(1), flat.double().abs().amax(1)], 1).nan_to_num()
+            marks = [flat.sum(1, dtype=torch.float64), *(part.double() for part in flat.aminmax(dim=1))]
+            # Numbers, not tensors: small blocks that outlive large ones keep the heap from shrinking.
+            self.rows[key] = torch.stack(marks, 1).nan_to_num().tolist()
 
 
 def feeding(tape: Tape, contents: Contents) -> set[int]:

@@ -149,10 +149,11 @@ def fit(
     found: list[tuple[float, str, float]] = []
     trained: tuple[tuple[str, Mapping[str, Tensor]], ...] = (("after", end), ("before", start))
     for order, towards in trained:
-        moves = [(now[slow] - before[slow]).double().flatten() for slow, _ in names]
-        ways = [(towards[fast].double() - before[slow].double()).flatten() for slow, fast in names]
-        across = float(sum(move @ way for move, way in zip(moves, ways, strict=True)))
-        moved, whole = (float(sum(part @ part for part in parts)) for parts in (moves, ways))
+        across = moved = whole = 0.0
+        for slow, fast in names:  # one at a time: in double precision, all together are four times the copy
+            move = (now[slow] - before[slow]).double().flatten()
+            way = (towards[fast].double() - before[slow].double()).flatten()
+            across, moved, whole = across + float(move @ way), moved + float(move @ move), whole + float(way @ way)
         rate = across / max(whole, 1e-300)
         left = max(moved - 2 * rate * across + rate**2 * whole, 0.0)
         found.append(((left / max(moved, 1e-300)) ** 0.5, order, 1 - rate))
