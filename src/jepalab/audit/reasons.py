@@ -20,7 +20,8 @@ HOW = {
     Family.SUPERVISED: "the target was handed in with the data, so only what tells that target is asked for",
 }
 FOREIGN = {
-    "CRITIC": "a learned critic's answer is held against a constant, as in adversarial training",
+    "CRITIC": "a network's answer is held against constants made in the step, as adversarial training does with its "
+    "critic",
     "SCORE": "a network's own score is raised or lowered without being compared with anything, as critics, energies "
     "and value functions do",
     "POLICY GRADIENT": "the log-probability of an action is weighed by a reward, which is a policy gradient and no "
