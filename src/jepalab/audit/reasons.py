@@ -50,9 +50,8 @@ def reasons(verdict: str, terms: Sequence[Term], shares: Mapping[str, float], pr
     if main.family in (Family.JEPA, Family.INVARIANCE) and main.anti_collapse:
         guard = f" What keeps it from collapse: {', '.join(main.anti_collapse[:2])}."
     where = f"{main.place.file.rpartition('/')[2]}:{main.place.line}"
-    return (
-        f"The comparison that drives the encoder is {main.name} ({main.op}, {where}). In it {HOW[main.family]}.{guard}"
-    )
+    op = "" if main.op == main.name else f"{main.op}, "
+    return f"The comparison that drives the encoder is {main.name} ({op}{where}). In it {HOW[main.family]}.{guard}"
 
 
 def _maker(term: Term) -> str:
