@@ -85,7 +85,7 @@ def leaks(evidence: Sequence[Evidence]) -> Iterable[Finding]:
             )
             weight = "error" if term.novelty < 0.6 else "warning"  # a few are left visible on purpose, by BERT for one
             yield Finding("leak", weight, f"{what}: those places reward copying.", term.place)
-        elif raw and term.space is Space.TOKEN and term.novelty <= OVERLAP:
+        elif raw and term.space is Space.TOKEN and term.novelty <= HIDDEN:
             what = "The prediction sees the token it is to predict (is the causal mask or the shift missing?)"
             yield Finding("leak", "error", f"{what}: copying it solves the task.", term.place)
         elif term.family is Family.JEPA and seen.own and seen.own_seen / seen.own > OVERLAP:
