@@ -13,6 +13,7 @@ from torch import nn
 
 import audit_defects as steps
 from audit_cases import Case, audited, marked_lines, run
+from jepalab.audit import audit
 from jepalab.audit.report import Audit, Finding
 
 Make = Callable[[], Case]
@@ -189,3 +190,31 @@ def test_autoencoder_does_not_leak() -> None:
 )
 def test_finding_names_what_it_is_about(name: str, about: str) -> None:
     assert about in of_kind(audit_of(name, bad=True), TWINS[name].kind)[0].message
+
+
+def mixing_of(step: Callable[[torch.Tensor], torch.Tensor], encoder: nn.Module) -> list[str]:
+    found = audit(step, {"x": torch.randn(5, 5, 8)}, encoder=encoder, steps=1)
+    return [finding.message for finding in found.findings if finding.kind == "batch-mixing"]
+
+
+def test_frames_gathered_time_first_do_not_look_mixed_though_there_are_as_many_as_samples() -> None:
+    torch.manual_seed(0)
+    encoder, head = nn.Linear(8, 6), nn.Linear(6, 8)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        z = torch.stack([1 - encoder(frame) for frame in x.unbind(1)])  # [time, batch, width]
+        return (head(z) - x.transpose(0, 1)).pow(2).mean()
+
+    assert not mixing_of(step, encoder)
+
+
+def test_a_mean_over_the_batch_inside_the_network_mixes() -> None:
+    torch.manual_seed(0)
+    encoder, head = nn.Linear(8, 6), nn.Linear(6, 8)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        z = encoder(x.flatten(1)[:, :8])
+        return (head(z - z.mean(0)) - x[:, 0]).pow(2).mean()
+
+    (message,) = mixing_of(step, encoder)
+    assert "sub" in message

@@ -298,3 +298,17 @@ def test_sum_that_is_a_difference() -> None:
 
     result = audit(step, {"x": torch.randn(NUM, 12)}, steps=2)
     assert (result.verdict, driving(result).label) == ("generative", "GENERATIVE-NOISE")
+
+
+@pytest.mark.parametrize(("kind", "novelty"), [(torch.float32, 0.0), (torch.uint8, None)])
+def test_what_drawn_codes_hide_is_followed_or_called_unknown(kind: torch.dtype, novelty: float | None) -> None:
+    """A discrete autoencoder with a straight-through gradient; bytes cannot be followed through it."""
+    encoder, decoder = nn.Linear(12, 4 * 8), nn.Linear(4 * 8, 12)
+
+    def step(x: Tensor) -> Tensor:
+        pixels = x.float() / 255
+        codes = torch.distributions.OneHotCategoricalStraightThrough(logits=encoder(pixels).view(-1, 4, 8)).rsample()
+        return F.mse_loss(decoder(codes.flatten(1)), pixels)
+
+    result = audit(step, {"x": torch.randint(0, 256, (NUM, 12)).to(kind)}, encoder=encoder, steps=2)
+    assert (result.verdict, driving(result).novelty) == ("generative", novelty)

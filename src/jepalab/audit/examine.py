@@ -95,8 +95,7 @@ class Examination:
         if set(unused) == set(rehearsal.inputs.by_id.values()):
             raise ValueError(
                 f"The step never used the inputs it was given ({', '.join(unused)}): it must compute its loss from "
-                "these very "
-                f"tensors, not from data it loads itself.{rehearsal.where(self.tape)}"
+                f"these very tensors, not from data it loads itself.{rehearsal.where(self.tape)}"
             )
         self.unread = unused
         self.footprints = footprints(

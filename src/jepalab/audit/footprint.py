@@ -29,7 +29,7 @@ class Footprint:
     """Counts over changed elements and compared values.
 
     target    where the target reacted, by what was changed; fresh: where it did and the prediction did not.
-    roots     the inputs each side reacted to.
+    target_roots  the inputs the target reacted to.
     own_seen  changes a target reacted to far more than its neighbours did (its own place), and how often the
               prediction saw them: a context that overlaps its targets.
     """
@@ -37,7 +37,6 @@ class Footprint:
     target: dict[str, float] = field(default_factory=dict)
     fresh: dict[str, float] = field(default_factory=dict)
     target_roots: set[str] = field(default_factory=set)
-    prediction_roots: set[str] = field(default_factory=set)
     own: float = 0.0
     own_seen: float = 0.0
     failed: int = 0
@@ -47,6 +46,9 @@ class Footprint:
         names = self.target.keys() if roots is None else self.target.keys() & set(roots)
         whole = sum(self.target[name] for name in names)
         return sum(self.fresh[name] for name in names) / whole if whole else None
+
+    def forget(self) -> None:
+        self.target, self.fresh, self.own, self.own_seen = {}, {}, 0.0, 0.0
 
     def count(self, root: str, target: float, fresh: float) -> None:
         self.target[root] = self.target.get(root, 0.0) + target
@@ -111,6 +113,9 @@ def follow_gradient(print_: Footprint, rehearsal: Rehearsal, leaf: Leaf) -> None
     """Counts again by derivatives where codes are drawn on the way: a small change seldom flips a code, but the
     gradient that is sent through it says what it was made of."""
     roots = [t for t in rehearsal.inputs.tensors.values() if t.is_floating_point() and not t.requires_grad]
+    if not roots:  # bytes and indices have no derivative: what was counted says nothing
+        print_.forget()
+        return
     kept: dict[int, Tensor] = {}
     try:
         for tensor in roots:
@@ -124,7 +129,7 @@ def follow_gradient(print_: Footprint, rehearsal: Rehearsal, leaf: Leaf) -> None
         passed = torch.autograd.grad(prediction.sum(), roots, retain_graph=True, allow_unused=True)
         if not any(g is not None and bool(g.any()) for g in passed):
             return  # no gradient passes the codes
-        print_.target, print_.fresh, print_.own, print_.own_seen = {}, {}, 0.0, 0.0
+        print_.forget()
         places = torch.randperm(target.numel(), generator=torch.Generator().manual_seed(0))[:MOST]
         for place in places.tolist():
             seen, wanted = (
@@ -184,8 +189,6 @@ def compare(
         # One embedding is one thing: a unit that a rectifier silenced has still been reached.
         axis = 1 if t0.ndim == 4 and convolved(tape, leaf.target) else -1
         prediction, target = (side.any(axis, keepdim=True).expand_as(t0) for side in (prediction, target))
-    if prediction.any():
-        print_.prediction_roots |= roots
     if target.any():
         print_.target_roots |= roots
     meet = tape.nodes[leaf.meet]

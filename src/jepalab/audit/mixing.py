@@ -40,12 +40,19 @@ def mixing(rehearsal: Rehearsal, tape: Tape, contents: Contents) -> Sequence[int
         if key >= tape.first_backward:
             break  # weights that were moved by all samples since
         clean = known and not any(k in spoiled for k in known)
+        if node.name in ops.JOINING:
+            continue
+        if elementwise(node):
+            # Its own row alone, unless something without a batch was made of all rows: a mean, a maximum.
+            rest = [tape.nodes[k] for _, k in node.inputs if k not in base.rows and contents.of[k].atoms]
+            clean = clean and any(size not in each.shape for each in rest)
         if clean and (key in feeds or contents.is_network(node)) and contents.of[key].params:
             culprits.append(key)
     return culprits
 
 
 def elementwise(node: Node) -> bool:
+    """Whether every value that comes out is made of the values at its own place."""
     return node.name in ops.ADDITIVE or node.name in ops.PRODUCT or node.name in ops.FIXED - ops.REDUCING
 
 

@@ -72,7 +72,6 @@ JOINING = words("cat stack concat concatenate hstack vstack dstack")
 PRODUCT = frozenset(("mul", "multiply", "div", "true_divide", "divide", "rdiv", "rtruediv", "floor_divide"))
 QUOTIENT = frozenset(("div", "true_divide", "divide", "floor_divide"))
 MATRIX_PRODUCT = words("matmul mm bmm einsum dot vdot inner tensordot mv baddbmm addmm outer chain_matmul vecdot")
-AFFINE_FREE = frozenset(("layer_norm", "normalize", "instance_norm", "group_norm", "rms_norm", "batch_norm"))
 # Reductions after which what was compared has become a distance or a score.
 DISTANCE = words(
     "sum mean norm vector_norm linalg_norm logsumexp cosine_similarity pairwise_distance cdist matmul mm bmm einsum "
@@ -95,7 +94,6 @@ DISCRETE = words(
     "logical_or logical_not logical_xor isnan isfinite isinf isin bitwise_and bitwise_or bitwise_not bitwise_xor and "
     "or xor invert multinomial nonzero unique histc bincount"
 )
-RELATION = words("eq ne lt gt le ge isnan isfinite isinf isin logical_not allclose equal isclose")
 
 TURNING = words("t T mT H mH adjoint transpose swapaxes swapdims permute")
 LENGTH = words("pow square abs norm vector_norm linalg_norm linalg_vector_norm")

@@ -47,7 +47,6 @@ class Inputs:
     def __init__(self, given: Any, roles: Mapping[str, str] | None = None) -> None:
         self.given = given
         self.tensors: dict[str, Tensor] = {}
-        self.unnamed: list[str] = []
         for path, tensor in walk(given):
             role = self._role(path, tensor, roles or {})
             if role and not any(tensor is known for known in self.tensors.values()):
