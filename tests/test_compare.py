@@ -38,7 +38,7 @@ from small_runs import (
 CELL = Cell("J3", "plain", partial(make, objective="ema"))
 RESULTS = {
     *("name", "question", "answer", "complete", "arms", "conditions", "seeds", "cells", "contrasts", "compute"),
-    *("settings", "command", "versions"),
+    *("settings", "metrics", "notes", "command", "versions"),
 }
 
 

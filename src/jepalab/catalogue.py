@@ -11,6 +11,7 @@ from typing import Any
 
 from jepalab import instruments, recipes
 from jepalab.compare.grid import Plan
+from jepalab.instruments.images import ImageSubject
 from jepalab.objectives import find_objectives
 from jepalab.run import Run
 from jepalab.types import Subject
@@ -30,9 +31,10 @@ def find_experiments() -> dict[str, Callable[..., Plan]]:
     return found
 
 
-def find_instruments() -> dict[str, Callable[[Subject], dict[str, float]]]:
-    """Every public function in instruments/ that turns a subject into scores."""
-    return _find(instruments, lambda f, hints: list(hints) == ["subject", "return"] and hints["subject"] is Subject)
+def find_instruments() -> dict[str, Callable[..., dict[str, float]]]:
+    """Every public function in instruments/ that turns a subject, of clips or of pictures, into scores."""
+    judged = (Subject, ImageSubject)
+    return _find(instruments, lambda f, hints: hints.get("subject") in judged and hints["return"] == dict[str, float])
 
 
 def catalogue() -> dict[str, dict[str, dict[str, Any]]]:

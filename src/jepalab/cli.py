@@ -83,15 +83,15 @@ def train(words: list[str]) -> int:
     if not name:
         return 2
 
-    from jepalab.compare.cells import measure
+    from jepalab.compare.cells import judge_run
     from jepalab.fit import fit
     from jepalab.flags import call_with_flags, flatten
-    from jepalab.instruments.diagnosis import geometry
-    from jepalab.instruments.state import rollout, state
+    from jepalab.hub.runs import save_encoders
     from jepalab.progress import make_display
     from jepalab.records import RunFolder, write_json
 
     place, settings, run = call_with_flags(recipes[name], Place, program=f"jepalab train {name}", words=words[1:])
+    judging = sys.modules[recipes[name].__module__].JUDGING
     folder = place.out or Path("runs") / f"{name}-seed-{run.seed}"
     RunFolder(folder).claim(recipe=name, **flatten(settings))
     display = make_display()
@@ -104,7 +104,8 @@ def train(words: list[str]) -> int:
             save_every=place.save_every,
             watch=lambda moment: display.news(name, moment),
         )
-        scores = measure(run.objective, stream=run.stream, instruments=(state, rollout, geometry))
+        save_encoders(run.objective, folder, stream=run.stream, recipe=name)
+        scores = judge_run(run, judging)
     finally:
         display.close()
     write_json(folder / "scores.json", scores)
@@ -174,25 +175,30 @@ def compare(words: list[str]) -> int:
 
 
 def tune(words: list[str]) -> int:
-    """jepalab tune distractor [options]"""
+    """jepalab tune EXPERIMENT [options]"""
     import tyro
 
     from jepalab.progress import make_display
-    from jepalab.recipes.tuning import Search, tune_distractor
+    from jepalab.recipes import tuning
 
-    if words and not words[0].startswith("-"):
-        if not _known(words[0], ("distractor",), "tunable experiment"):
-            return 2
-        words = words[1:]
-    search = tyro.cli(Search, prog="jepalab tune distractor", args=words)
+    searches = {
+        "distractor": (tuning.tune_distractor, tuning.Search()),
+        "texture": (tuning.tune_texture, tuning.TEXTURE_SEARCH),
+    }
+    words = words if words and not words[0].startswith("-") else ["distractor", *words]
+    name = _known(words[0], searches, "tunable experiment")
+    if not name:
+        return 2
+    find, default = searches[name]
+    search = tyro.cli(tuning.Search, prog=f"jepalab tune {name}", args=words[1:], default=default)
     display = make_display()
     try:
-        found = tune_distractor(search, display=display)
+        found = find(search, display=display)
     finally:
         display.close()
     for condition, arms in found["conditions"].items():
         for arm, summary in arms.items():
-            print(f"{condition:10} {arm:6} {summary['score']:.3f}  {summary['settings']}")
+            print(f"{condition:12} {arm:6} {summary['score']:.3f}  {summary['settings']}")
     return 0
 
 
@@ -232,6 +238,27 @@ def audit(words: list[str]) -> int:
     return run(words)
 
 
+def masks(words: list[str]) -> int:
+    """jepalab masks --grid 14x14 [options]"""
+    from jepalab.masking import run
+
+    return run(words)
+
+
+def probe(words: list[str]) -> int:
+    """jepalab probe RUN --data DIR [options]"""
+    from jepalab.probing import run
+
+    return run(words)
+
+
+def embed(words: list[str]) -> int:
+    """jepalab embed RUN --data DIR --out FILE [options]"""
+    from jepalab.embedding import run
+
+    return run(words)
+
+
 def show_list(words: list[str]) -> int:
     """jepalab list [--json]: what there is."""
     from jepalab.catalogue import catalogue
@@ -252,6 +279,9 @@ COMMANDS = {
     "compare": Command("train a JEPA and its generative twins alike, judge them alike, write a report", compare),
     "train": Command("train one encoder by one recipe", train),
     "audit": Command("say what each term of any PyTorch training step's loss compares", audit),
+    "probe": Command("say what a trained encoder knows about the classes of your pictures", probe),
+    "embed": Command("write a trained encoder's embeddings of your pictures into a file", embed),
+    "masks": Command("show what a mask sampler covers: in the terminal, and as a picture", masks),
     "tune": Command("search the settings of every arm of an experiment with equal effort", tune),
     "theory": Command("check our objectives against the theory of deep linear networks, in seconds", theory),
     "report": Command("write a comparison's report again", report),

@@ -17,7 +17,7 @@ from jepalab.instruments.geometry import collapse_meters
 from jepalab.progress import Moment
 from jepalab.records import Checkpoint, RunFolder, describe_machine
 from jepalab.run import Run
-from jepalab.types import Batch, Loss, Objective
+from jepalab.types import Batch, Loss, MovableStream, Objective
 
 BEAT_SECONDS = 5.0
 METERS_EVERY = 25
@@ -64,6 +64,7 @@ def fit(
         last = RunFolder(folder).latest() if folder else None
         _prepare(run, records, last)
         model = engine.distribute(objective)
+        stream = run.stream.on(engine.device) if isinstance(run.stream, MovableStream) else run.stream
         optimizer = run.make_optimizer() if run.steps else None
         step, seconds, meters, last_beat, stop = 0, 0.0, {}, 0.0, False
         if folder and last:
@@ -71,7 +72,7 @@ def fit(
         while step < run.steps and not stop:
             assert optimizer is not None
             began = time.perf_counter()
-            batch = run.stream.batch(step).map(engine.share)
+            batch = stream.batch(step).map(engine.share)
             for group in optimizer.param_groups:
                 group["lr"] = run.lr_at(step)
             with engine.autocast():
@@ -98,7 +99,7 @@ def fit(
                     records.log({"step": step, "seconds": round(seconds, 3), "loss": terms})
             if evaluate and step in evaluate_at:
                 scores = evaluate(objective)
-                objective.to(engine.device)  # instruments compute on the CPU
+                objective.to(engine.device)  # an instrument may have computed elsewhere
                 if records:
                     records.log({"step": step, "seconds": round(seconds, 3), "scores": scores})
             if records and time.time() - last_beat > BEAT_SECONDS:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +16,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -74,8 +77,7 @@ class Display(Protocol):
 
 def make_display() -> Display:
     """Live bars where standard error is a terminal, otherwise a plain line now and then."""
-    plain = not sys.stderr.isatty() or "NO_COLOR" in os.environ or "CI" in os.environ
-    return PlainDisplay() if plain else LiveDisplay()
+    return PlainDisplay() if _is_plain() else LiveDisplay()
 
 
 class LiveDisplay:
@@ -142,3 +144,43 @@ class PlainDisplay:
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
+
+
+class _Rate(ProgressColumn):
+    """Items a second, once they are known."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+@contextmanager
+def count_items(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function (done, total) that shows a count with its rate and the time left; silent until the first item."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate())
+    bars = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    task: TaskID | None = None
+    began = spoken = time.monotonic()
+
+    def count(done: int, total: int) -> None:
+        nonlocal task, spoken
+        if _is_plain():
+            now = time.monotonic()
+            if now - spoken > PLAIN_SECONDS:
+                spoken, rate = now, done / (now - began)
+                left = (total - done) / rate
+                print(f"{what} {done:,}/{total:,} · {rate:,.0f}/s · {left:.0f} s left", file=sys.stderr, flush=True)
+            return
+        if task is None:
+            bars.start()
+            task = bars.add_task(what, total=total)
+        bars.update(task, completed=done)
+
+    try:
+        yield count
+    finally:
+        if task is not None:
+            bars.stop()
+
+
+def _is_plain() -> bool:
+    return not sys.stderr.isatty() or "NO_COLOR" in os.environ or "CI" in os.environ

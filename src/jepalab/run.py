@@ -95,8 +95,9 @@ class Run:
     def count_parameters(self) -> dict[str, int]:
         """Parameters of the encoder and of all that is trained beside it (predictor, decoder, head)."""
         trained = sum(p.numel() for p in self.objective.parameters() if p.requires_grad)
-        return {"encoder": _count(self.objective.encoder), "trained": trained}
+        return {"encoder": count_parameters(self.objective.encoder), "trained": trained}
 
 
-def _count(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
+    """Numbers in all parameters, trained or not."""
     return sum(p.numel() for p in module.parameters())

@@ -2,7 +2,8 @@
 
 Axis letters, used in every annotation of the library:
 
-    b batch   t time   n tokens   k kept tokens   d embedding width
+    b batch   t time   n tokens   k kept tokens   g target blocks   m tokens of a block   d embedding width
+    p numbers of a patch   l levels of a network
     c channels   h w picture height, width (h is also the horizon of a rollout)   a action   f factor width
 """
 
@@ -12,10 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -66,6 +67,35 @@ class Batch:
         )
 
 
+@dataclass(frozen=True)
+class Mask:
+    """Which tokens the encoder sees, and which are to be predicted from them.
+
+    context  [b k] tokens of each sample that are seen, ascending; the same number for every sample.
+    target   [b g m] g blocks of tokens, each predicted on its own.
+    present  [b g m], False where a block has fewer than m tokens and the entry only fills up; None if all are full.
+    """
+
+    context: Int[Tensor, "b k"]
+    target: Int[Tensor, "b g m"]
+    present: Bool[Tensor, "b g m"] | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Mask:
+        """The mask with `function` applied to every tensor in it."""
+        present = None if self.present is None else function(self.present)
+        return Mask(function(self.context), function(self.target), present)
+
+
+@runtime_checkable
+class MaskSampler(Protocol):
+    """Draws a mask for each of `num_samples` samples, each on its own: no sample's mask depends on another's."""
+
+    @property
+    def grid(self) -> tuple[int, ...]: ...
+
+    def __call__(self, num_samples: int, generator: torch.Generator) -> Mask: ...
+
+
 @runtime_checkable
 class Stream(Protocol):
     """Training data as a pure function of the step, so that any run can resume anywhere, exactly."""
@@ -81,6 +111,13 @@ class Stream(Protocol):
     def held_out(self, split: Literal["train", "validation", "test"], num_clips: int) -> Batch:
         """Clips of a split that share no image, motion or nuisance with another split's, for instruments."""
         ...
+
+
+@runtime_checkable
+class MovableStream(Protocol):
+    """A stream that can make its batches on a device, so that pictures travel as bytes and are augmented there."""
+
+    def on(self, device: torch.device) -> Stream: ...
 
 
 @runtime_checkable
@@ -106,6 +143,39 @@ class Encoder(nn.Module, ABC):
     ) -> Float[Tensor, "b n d"]:
         """Embeds x. `keep` encodes those tokens only (n = k); `causal` lets a token see earlier ones only."""
 
+    def arguments(self) -> dict[str, Any]:
+        """What its constructor was given, as plain JSON: with the weights it makes this encoder again.
+
+        ValueError for an encoder that plain values cannot make, such as an adapter around another network.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say what its constructor was given, so it cannot be made again from a "
+            "file; write its method `arguments`, or keep its state_dict."
+        )
+
+
+@runtime_checkable
+class PatchEncoder(Protocol):
+    """An encoder of patches that can encode some of them, and say what it thinks after each of its blocks.
+
+    grid, patch_dim  patches along each axis, and numbers of one patch.
+    """
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def grid(self) -> tuple[int, ...]: ...
+
+    @property
+    def patch_dim(self) -> int: ...
+
+    def patches(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b n p"]: ...
+
+    def levels(
+        self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None = None
+    ) -> list[Float[Tensor, "b n d"]]: ...
+
 
 class Loss(NamedTuple):
     """The scalar to minimise and the unweighted terms it is made of."""
@@ -121,7 +191,7 @@ class Objective(nn.Module, ABC):
     """
 
     compares: ClassVar[Mapping[str, Space]]
-    reads_factors: ClassVar[frozenset[str]] = frozenset()
+    reads_factors: frozenset[str] = frozenset()
     encoder: Encoder
     weights: dict[str, float]
 

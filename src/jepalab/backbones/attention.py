@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
@@ -13,26 +13,39 @@ MAX_EXPLICIT_TOKENS = 512
 
 
 def attend(
-    q: Float[Tensor, "*batch n d"], k: Float[Tensor, "*batch m d"], v: Float[Tensor, "*batch m e"], causal: bool = False
+    q: Float[Tensor, "*batch n d"],
+    k: Float[Tensor, "*batch m d"],
+    v: Float[Tensor, "*batch m e"],
+    causal: bool = False,
+    sees: Bool[Tensor, "*#batch #n m"] | None = None,
 ) -> Float[Tensor, "*batch n e"]:
     """softmax(q k^T / sqrt(d)) v. `causal` hides from each query the keys that come after its own place.
+
+    sees  in place of `causal`: which keys each query sees; every query must see one.
 
     Short sequences on the CPU take the explicit products, all others PyTorch's fused kernels; both give the same
     numbers up to rounding.
     """
     if q.device.type == "cpu" and k.shape[-2] <= MAX_EXPLICIT_TOKENS:
-        return attend_by_products(q, k, v, causal)
+        return attend_by_products(q, k, v, causal, sees)
+    if sees is not None:
+        return scaled_dot_product_attention(q, k, v, attn_mask=sees)
     return scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
 def attend_by_products(
-    q: Float[Tensor, "*batch n d"], k: Float[Tensor, "*batch m d"], v: Float[Tensor, "*batch m e"], causal: bool = False
+    q: Float[Tensor, "*batch n d"],
+    k: Float[Tensor, "*batch m d"],
+    v: Float[Tensor, "*batch m e"],
+    causal: bool = False,
+    sees: Bool[Tensor, "*#batch #n m"] | None = None,
 ) -> Float[Tensor, "*batch n e"]:
     """`attend` written out. Holds all n x m scores in memory."""
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
-    if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-        scores = scores.masked_fill(later, float("-inf"))
+    if sees is None and causal:
+        sees = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if sees is not None:
+        scores = scores.masked_fill(~sees, float("-inf"))
     return scores.softmax(-1) @ v
 
 
@@ -53,10 +66,20 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(dim, int(dim * mlp_ratio))
         self.fc2 = nn.Linear(int(dim * mlp_ratio), dim)
 
-    def forward(self, z: Float[Tensor, "b n d"], causal: bool = False) -> Float[Tensor, "b n d"]:
+    def forward(
+        self,
+        z: Float[Tensor, "b n d"],
+        causal: bool = False,
+        sees: Bool[Tensor, "#b #n n"] | None = None,
+        num_last: int | None = None,
+    ) -> Float[Tensor, "b q d"]:
+        """`num_last` answers for that many last tokens only, which spares the others' queries and MLP."""
         heads = self.qkv(self.norm1(z)).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = heads.permute(2, 0, 3, 1, 4)
-        z = z + self.proj(attend(q, k, v, causal).transpose(1, 2).flatten(2))
+        if num_last is not None:
+            z, q = z[:, -num_last:], q[:, :, -num_last:]
+        together = attend(q, k, v, causal, None if sees is None else sees[:, None])
+        z = z + self.proj(together.transpose(1, 2).flatten(2))
         return z + self.fc2(gelu(self.fc1(self.norm2(z))))
 
 
@@ -74,10 +97,27 @@ class Transformer(nn.Module):
             for layer in (block.proj, block.fc2):
                 nn.init.trunc_normal_(layer.weight, std=0.02 * (2 * level) ** -0.5)
 
-    def forward(self, z: Float[Tensor, "b n d"], causal: bool = False) -> Float[Tensor, "b n d"]:
-        for block in self.blocks:
-            z = block(z, causal)
+    def forward(
+        self,
+        z: Float[Tensor, "b n d"],
+        causal: bool = False,
+        sees: Bool[Tensor, "#b #n n"] | None = None,
+        num_last: int | None = None,
+    ) -> Float[Tensor, "b q d"]:
+        """The tokens after all blocks, or the `num_last` last of them. `sees[b, i, j]`: token i attends to token j."""
+        for block in self.blocks[:-1]:
+            z = block(z, causal, sees)
+        for block in self.blocks[-1:]:
+            z = block(z, causal, sees, num_last)
         return self.norm(z)
+
+    def levels(self, z: Float[Tensor, "b n d"]) -> list[Float[Tensor, "b n d"]]:
+        """The tokens after each block, the last after the final norm."""
+        levels = []
+        for block in self.blocks:
+            z = block(z)
+            levels.append(z)
+        return [*levels[:-1], self.norm(z)]
 
 
 def init_linear(module: nn.Module) -> None:

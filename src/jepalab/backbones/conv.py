@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -35,12 +37,17 @@ class ConvEncoder(Encoder):
         if size % 4:
             raise ValueError(f"ConvEncoder takes frames whose size is a multiple of 4, got {size}; pad or resize them.")
         self.size, self.channels, self.dim = size, channels, dim
+        self.widths = widths
         steps = zip((channels, *widths[:-1]), widths, strict=True)
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in steps)
         self.project = nn.Linear(widths[-1] * (-(-size // 8)) ** 2, dim)
         self.register_buffer("mean", torch.tensor(float(mean)))
         self.register_buffer("std", torch.tensor(float(std)))
         self.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+
+    def arguments(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in ("size", "channels", "dim", "widths")}
+        return plain | {"mean": self.mean.item(), "std": self.std.item()}
 
     def forward(
         self, x: Float[Tensor, "b t c h w"], keep: Int[Tensor, "b k"] | None = None, causal: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,6 +24,9 @@ class PixelPCA(Encoder):
         self.dim = dim
         self.register_buffer("mean", torch.zeros(num_pixels))
         self.register_buffer("components", torch.zeros(num_pixels, dim))
+
+    def arguments(self) -> dict[str, Any]:
+        return {"num_pixels": len(self.mean), "dim": self.dim}
 
     @torch.no_grad()
     def fit(self, x: Float[Tensor, "b t *obs"]) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from jepalab.backbones.attention import Transformer, init_linear
@@ -117,6 +118,7 @@ class ViT(Encoder):
         if len(grid) != len(patch):
             raise ValueError(f"wanted as many patch sizes as grid axes, got patch {patch} for grid {grid}")
         self.grid, self.patch, self.channels, self.dim = grid, patch, channels, dim
+        self.depth, self.num_heads, self.mlp_ratio = depth, num_heads, mlp_ratio
         self.patch_dim = channels * prod(patch)
         t, h, w = (g * p for g, p in zip(_sizes_in_clip(grid), _sizes_in_clip(patch), strict=True))
         self.sample_shape = (t, channels) if len(grid) == 1 else (t, channels, h, w)
@@ -128,6 +130,11 @@ class ViT(Encoder):
         self.embed = nn.Linear(self.patch_dim, dim)
         init_linear(self.embed)
         self.transformer = Transformer(dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
+
+    def arguments(self) -> dict[str, Any]:
+        names = ("grid", "patch", "channels", "dim", "depth", "num_heads", "mlp_ratio")
+        plain = {name: getattr(self, name) for name in names}
+        return plain | {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     def patches(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b n p"]:
         """Normalised patches: what the network reads, and what a pixel objective predicts.
@@ -144,16 +151,30 @@ class ViT(Encoder):
         return ((channels - self.mean[:, None]) / self.std[:, None]).flatten(-2)
 
     def forward(
-        self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None = None, causal: bool = False
+        self,
+        x: Float[Tensor, "b t *obs"],
+        keep: Int[Tensor, "b k"] | None = None,
+        causal: bool = False,
+        sees: Bool[Tensor, "#b #k k"] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Embeds the patches of x, or only those that `keep` names, in its order and blind to the others.
 
-        `causal` lets a token see itself and those before it: in raster order, or in the order of `keep`.
+        `causal` lets a token see itself and those before it: in raster order, or in the order of `keep`. `sees`, in
+        place of it, says which token sees which.
         """
+        return self.transformer(self._tokens(x, keep), causal, sees)
+
+    def levels(
+        self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None = None
+    ) -> list[Float[Tensor, "b n d"]]:
+        """What `forward` would return after each block; the last is what it does return."""
+        return self.transformer.levels(self._tokens(x, keep))
+
+    def _tokens(self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None) -> Float[Tensor, "b n d"]:
         patches, positions = self.patches(x), self.positions
         if keep is not None:
             patches, positions = take_tokens(patches, keep), positions[keep]
-        return self.transformer(self.embed(patches) + positions, causal)
+        return self.embed(patches) + positions
 
 
 def _one_per_channel(value: float | Sequence[float], channels: int) -> Float[Tensor, " c"]:

@@ -8,11 +8,11 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -20,10 +20,17 @@ from jepalab.fit import Watch, fit
 from jepalab.instruments.features import subjects
 from jepalab.records import RunFolder, write_json
 from jepalab.run import Run
-from jepalab.types import Instrument, Objective, Stream
+from jepalab.types import Objective, Stream
 
 Unit = Literal["steps", "samples", "flops", "seconds"]
 CURVE_SHARE = 0.25
+
+
+@runtime_checkable
+class Subjects(Protocol):
+    """Makes what the instruments read of each encoder, on a share of the held-out data."""
+
+    def __call__(self, objective: Objective, stream: Stream, *, share: float = 1.0) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -62,15 +69,19 @@ class Cell:
 class Judging:
     """How every cell is judged: the same instruments for all, at the same shares of their training.
 
-    instruments  at the end, on all held-out clips.
+    instruments  at the end, on all held-out clips, for every encoder that the objective would hand over.
+    of_the_first  likewise, for the first encoder alone: read-outs that take their time.
     curve        on the way, after each share of the steps in `curve_at`, on a quarter of the clips.
     draw         writes pictures of a cell that has ended, given the comparison's folder of pictures.
+    subjects     what the instruments read: features extracted once from each encoder.
     """
 
-    instruments: Sequence[Instrument]
-    curve: Sequence[Instrument] = ()
+    instruments: Sequence[Callable[[Any], dict[str, float]]]
+    curve: Sequence[Callable[[Any], dict[str, float]]] = ()
     curve_at: Sequence[float] = (0.1, 0.25, 0.5)
     draw: Callable[[Cell, Run, Path], None] | None = None
+    subjects: Subjects = subjects
+    of_the_first: Sequence[Callable[[Any], dict[str, float]]] = ()
 
 
 def run_cell(
@@ -126,7 +137,8 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 def fingerprint(cell: Cell, seed: int, judging: Judging, budget: Budget | None) -> str:
     """Tells settings apart: a cell recorded under other settings is trained anew, not passed off as this one."""
-    names = [_describe(instrument) for instrument in (*judging.instruments, *judging.curve)]
+    read = (*judging.instruments, *judging.of_the_first, *judging.curve, judging.subjects)
+    names = [_describe(function) for function in read]
     text = f"{_describe(cell.make)} {seed} {names} {tuple(judging.curve_at)} {budget}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -163,13 +175,15 @@ def _train_and_judge(
     seconds = fit(
         run,
         folder=folder,
-        device="cpu" if run.steps == 0 else "auto",
+        device="auto",
         watch=watch,
-        evaluate=partial(measure, stream=run.stream, instruments=judging.curve, share=CURVE_SHARE),
+        evaluate=partial(
+            measure, stream=run.stream, instruments=judging.curve, share=CURVE_SHARE, subjects=judging.subjects
+        ),
         evaluate_at=curve_at,
     )
     began = time.perf_counter()
-    metrics = measure(run.objective, stream=run.stream, instruments=judging.instruments)
+    metrics = judge_run(run, judging)
     if judging.draw:
         judging.draw(cell, run, out / "pictures")
     prepared = records.description().get("prepare_flops", 0.0)
@@ -192,8 +206,25 @@ def _train_and_judge(
     return {"metrics": metrics, "curve": curve, "compute": compute}
 
 
+def judge_run(run: Run, judging: Judging) -> dict[str, float]:
+    """Every score of a trained run."""
+    return measure(
+        run.objective,
+        stream=run.stream,
+        instruments=judging.instruments,
+        of_the_first=judging.of_the_first,
+        subjects=judging.subjects,
+    )
+
+
 def measure(
-    objective: Objective, *, stream: Stream, instruments: Sequence[Instrument], share: float = 1.0
+    objective: Objective,
+    *,
+    stream: Stream,
+    instruments: Sequence[Callable[[Any], dict[str, float]]],
+    share: float = 1.0,
+    subjects: Subjects = subjects,
+    of_the_first: Sequence[Callable[[Any], dict[str, float]]] = (),
 ) -> dict[str, float]:
     """Every instrument on every encoder; the first encoder's scores bear no prefix, the teacher's read "teacher/...".
 
@@ -202,7 +233,7 @@ def measure(
     training, device, scores = objective.training, next(objective.parameters(), torch.zeros(())).device, {}
     for i, (name, subject) in enumerate(subjects(objective, stream, share=share).items()):
         prefix = "" if i == 0 else f"{name}/"
-        for instrument in instruments:
+        for instrument in (*instruments, *(of_the_first if i == 0 else ())):
             scores |= {f"{prefix}{key}": value for key, value in instrument(subject).items()}
-    objective.train(training).to(device)  # instruments compute on the CPU
+    objective.train(training).to(device)  # an instrument may have computed elsewhere
     return {name: value for name, value in scores.items() if math.isfinite(value)}

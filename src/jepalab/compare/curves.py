@@ -1,44 +1,68 @@
-"""The figures about the way there: state R2 against steps, compute and time, imagination and persistence."""
+"""The figures about the way there: the primary metric against steps, compute and time, imagination and persistence."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from jepalab.compare.cells import CURVE_SHARE
 from jepalab.compare.drawing import Axis, names_axis, number_axis
-from jepalab.compare.figures import NAMES
 from jepalab.compare.panels import TWO_THIRDS, Line, draw_lines, score_axis
 from jepalab.compare.readings import Arm, Estimate, Readings, number
 from jepalab.compare.sheets import Entry, Figure, Sheet
 
 COSTS = {"step": "optimizer steps", "flops": "training FLOPs", "seconds": "seconds of training"}
+COSTS_OF_STILLS = {"samples": "images seen", "flops": COSTS["flops"], "seconds": COSTS["seconds"]}
 PREFIXES = {1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
 FEWEST_PERSISTENCES = 3
 Around = Callable[[Estimate], tuple[float, float] | None]
 
 
-def training_figure(readings: Readings, condition: str) -> Figure | None:
-    """Three panels: state R2 against what it cost, in steps, FLOPs and seconds; None where nothing was recorded."""
-    name, metric = NAMES[readings.usefulness], readings.usefulness
-    lines = {cost: _training_lines(readings, condition, cost) for cost in COSTS}
+def costs(readings: Readings) -> dict[str, str]:
+    """The prices that a curve is drawn against: steps (of still pictures: pictures seen), FLOPs and seconds."""
+    computes = [cell["compute"] for cell in readings.cells if "compute" in cell]
+    are_stills = bool(computes) and all(compute["samples"] == compute["frames"] for compute in computes)
+    return COSTS_OF_STILLS if are_stills else COSTS
+
+
+def training_figure(readings: Readings, condition: str, *, threshold: float | None = None) -> Figure | None:
+    """Three panels: the primary metric against steps, FLOPs and seconds; None where nothing was recorded.
+
+    threshold  is marked across the lines.
+    """
+    name, metric, prices = readings.name(readings.primary), readings.primary, costs(readings)
+    lines = {cost: training_lines(readings, condition, cost) for cost in prices}
     references, axis = _references(readings, condition), _training_axis(readings)
-    if not lines["step"] and not references:
+    if not lines["flops"] and not references:
         return None
-    words = _progress(lines["step"])
+    words, noun = _progress(lines["flops"]), "images" if "samples" in prices else "clips"
     caption = (
         f"{words} Lines are means over seeds, bands span the seeds. Dashed across: arms that are not trained. "
-        f"Readings on the way use {100 * CURVE_SHARE:g} % of the held-out clips, those at the end use all."
+        f"Readings on the way use {100 * CURVE_SHARE:g} % of the held-out {noun}, those at the end use all."
     )
     panels = [
-        _training_panel(lines[cost], references, y=axis, label=label, title=f"{name} against {label}, {condition}")
-        for cost, label in COSTS.items()
+        _training_panel(
+            lines[cost],
+            references,
+            y=axis,
+            label=label,
+            title=f"{name} against {label}, {condition}",
+            threshold=threshold,
+        )
+        for cost, label in prices.items()
     ]
     title = f"{name} while training, {condition}"
-    columns = ["condition", "arm", "seed", "step", "flops", "seconds", metric]
+    columns = ["condition", "arm", "seed", *prices, metric]
     rows: list[list[Entry]] = [
-        [condition, arm.name, cell["seed"], *(moment[cost] for cost in COSTS), moment["metrics"].get(metric)]
+        [
+            condition,
+            arm.name,
+            cell["seed"],
+            *(_spent(cell, moment, cost) for cost in prices),
+            moment["metrics"].get(metric),
+        ]
         for arm in readings.arms_in(condition)
         for cell in readings.finished(condition, arm)
         for moment in cell.get("curve", ())
@@ -78,11 +102,11 @@ def rollout_panel(readings: Readings, condition: str) -> tuple[list[str], str]:
 
 
 def persistence_figure(readings: Readings) -> Figure | None:
-    """State R2 against the nuisance's persistence; None where fewer than 3 share a strength."""
+    """The primary metric against the nuisance's persistence; None where fewer than 3 share a strength."""
     sweep = persistences(readings.conditions)
     if len(sweep) < FEWEST_PERSISTENCES:
         return None
-    name, metric = NAMES[readings.usefulness], readings.usefulness
+    name, metric = readings.name(readings.primary), readings.primary
     estimates = {
         arm: {
             place: value
@@ -142,39 +166,54 @@ def persistences(conditions: Mapping[str, str]) -> dict[float, str]:
     return {rho: name for name, rho in sorted(largest.items(), key=lambda item: item[1])}
 
 
-def _training_lines(readings: Readings, condition: str, cost: str) -> list[Line]:
-    lines, metric = [], readings.usefulness
+def training_lines(readings: Readings, condition: str, cost: str) -> list[Line]:
+    """The primary metric of every trained arm against one price, means over the seeds that ended."""
+    lines, metric = [], readings.primary
     for arm in readings.arms_in(condition):
-        curves = [cell["curve"] for cell in readings.finished(condition, arm) if cell.get("curve")]
+        curves = [
+            [(_spent(cell, moment, cost), moment) for moment in cell["curve"]]
+            for cell in readings.finished(condition, arm)
+            if cell.get("curve")
+        ]
         moments = [
-            [moment for moment in at_once if metric in moment["metrics"] and moment["step"] > 0]
+            [(at, m["metrics"][metric]) for at, m in at_once if metric in m["metrics"] and m["step"] > 0]
             for at_once in zip(*curves, strict=False)
         ]
-        places = [
-            (_mean([m[cost] for m in seeds]), [float(m["metrics"][metric]) for m in seeds])
-            for seeds in moments
-            if seeds
-        ]
+        places = [(_mean([at for at, _ in seeds]), [float(score) for _, score in seeds]) for seeds in moments if seeds]
         if places:
             points = [(at, _mean(values)) for at, values in places]
             lines.append(Line(arm, points, [(at, min(values), max(values)) for at, values in places]))
     return lines
 
 
+def _spent(cell: Mapping[str, Any], moment: Mapping[str, Any], cost: str) -> float | int:
+    if cost != "samples":
+        return moment[cost]
+    steps = cell["compute"]["steps"]
+    return round(moment["step"] * cell["compute"]["samples"] / steps) if steps else 0
+
+
 def _training_axis(readings: Readings) -> Axis:
     """One axis for all conditions, so that they can be compared."""
     curves = [cell["curve"] for cell in readings.cells if cell["status"] == "done" and cell.get("curve")]
-    scores = [moment["metrics"].get(readings.usefulness) for curve in curves for moment in curve]
+    scores = [moment["metrics"].get(readings.primary) for curve in curves for moment in curve]
     values = {i: float(score) for i, score in enumerate(scores) if score is not None}
-    return score_axis(NAMES[readings.usefulness], [Estimate(math.nan, math.nan, math.nan, values)])
+    return score_axis(readings.name(readings.primary), [Estimate(math.nan, math.nan, math.nan, values)])
 
 
 def _training_panel(
-    lines: Sequence[Line], references: Sequence[tuple[Arm, float]], *, y: Axis, label: str, title: str
+    lines: Sequence[Line],
+    references: Sequence[tuple[Arm, float]],
+    *,
+    y: Axis,
+    label: str,
+    title: str,
+    threshold: float | None,
 ) -> str:
     largest = max((line.points[-1][0] for line in lines), default=1.0)
-    unit = next((unit for unit in PREFIXES if largest >= unit), 1.0) if label == COSTS["flops"] else 1.0
-    shown = f"training compute ({PREFIXES[unit]}FLOP)" if unit > 1 else label
+    counts = {COSTS["flops"]: "training compute ({}FLOP)", COSTS_OF_STILLS["samples"]: "images seen ({})"}
+    unit = next((unit for unit in PREFIXES if largest >= unit), 1.0) if label in counts else 1.0
+    shown = counts[label].format(PREFIXES[unit]) if unit > 1 else label
     scaled = [
         Line(line.arm, [(x / unit, y) for x, y in line.points], [(x / unit, low, high) for x, low, high in line.around])
         for line in lines
@@ -186,6 +225,7 @@ def _training_panel(
         x=number_axis(shown, 0.0, largest / unit or 1.0, most=4),
         y=y,
         references=references,
+        threshold=threshold,
     )
 
 
@@ -208,7 +248,7 @@ def _references(readings: Readings, condition: str) -> list[tuple[Arm, float]]:
     found = []
     for arm in readings.arms_in(condition):
         steps = [cell["compute"]["steps"] for cell in readings.finished(condition, arm) if "compute" in cell]
-        value = readings.estimate(condition, arm, readings.usefulness)
+        value = readings.estimate(condition, arm, readings.primary)
         if value and steps and not any(steps):
             found.append((arm, value.mean))
     return found

@@ -20,6 +20,10 @@ OUTLINES: dict[str, tuple[Point, ...]] = {
     "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
     "triangle": ((0, -1.2), (1.15, 0.85), (-1.15, 0.85)),
     "wedge": ((0, 1.2), (1.15, -0.85), (-1.15, -0.85)),
+    "cross": (
+        *((-1.1, -0.4), (-0.4, -0.4), (-0.4, -1.1), (0.4, -1.1), (0.4, -0.4), (1.1, -0.4)),
+        *((1.1, 0.4), (0.4, 0.4), (0.4, 1.1), (-0.4, 1.1), (-0.4, 0.4), (-1.1, 0.4)),
+    ),
     "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
     "up": ((0, -0.6), (1.3, 1.4), (-1.3, 1.4)),
     "down": ((0, 0.6), (1.3, -1.4), (-1.3, -1.4)),
@@ -39,20 +43,24 @@ class Look:
 
 @dataclass(frozen=True)
 class Axis:
-    """What a direction means: from `low` to `high`, with labelled ticks."""
+    """What a direction means: from `low` to `high`, with labelled ticks; `is_log` for ratios, of positive values."""
 
     label: str
     low: Length
     high: Length
     ticks: tuple[tuple[Length, str], ...]
     has_zero: bool = True
+    is_log: bool = False
 
     def contains(self, value: Length) -> bool:
         return self.low <= value <= self.high
 
     def share(self, value: Length) -> float:
         """Where a value lies between the ends, in [0, 1]; one beyond an end lies at that end."""
-        return (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        inside = min(max(value, self.low), self.high)
+        if self.is_log:
+            return math.log(inside / self.low) / math.log(self.high / self.low)
+        return (inside - self.low) / (self.high - self.low)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The figures about where every arm ended: state against nuisance, each metric, rank, and the declared contrasts."""
+"""The figures about where every arm ended: the primary metric, the others, rank, and the declared contrasts."""
 
 from __future__ import annotations
 
@@ -7,83 +7,90 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jepalab.compare.drawing import Length, Look, number_axis
-from jepalab.compare.panels import LOWEST_SCORE, PLANE, THIRD, Row, Spot, count_axis, draw_plane, draw_rows, score_axis
+from jepalab.compare.panels import (
+    LOWEST_SCORE,
+    PLANE,
+    THIRD,
+    Row,
+    Spot,
+    count_axis,
+    draw_plane,
+    draw_rows,
+    metric_axis,
+    score_axis,
+)
 from jepalab.compare.readings import Arm, Estimate, Readings, listed, number
 from jepalab.compare.sheets import Entry, Figure, Sheet
 from jepalab.compare.stats import NO_INTERVAL, spearman
 
-NAMES = {
-    "state_r2": "state R²",
-    "nuisance_r2": "nuisance R²",
-    "position_r2": "position R²",
-    "velocity_r2": "velocity R²",
-    "class_linear": "class, linear",
-    "class_knn": "class, kNN",
-    "selectivity": "selectivity",
-    "rankme": "RankMe",
-    "rankme_centred": "RankMe, centred",
-}
-ROW_METRICS = ("position_r2", "velocity_r2", "class_linear", "class_knn", "selectivity")
 ESTIMATE_COLUMNS = ("condition", "arm", "metric", "num_seeds", "mean", "low", "high")
 VERDICTS = {"held": Look("held"), "refuted": Look("refuted", "square"), "not shown": Look("open", "circle", True)}
 
 
-def state_figure(readings: Readings, condition: str) -> Figure:
-    """State R2 against nuisance R2; without a nuisance, state R2 alone."""
+def primary_figure(readings: Readings, condition: str) -> Figure:
+    """The primary metric against the nuisance R2; where no nuisance was read, the primary metric alone."""
     if "nuisance_r2" in readings.metrics_in(condition):
         return _state_plane(readings, condition)
-    title = f"{NAMES[readings.usefulness]}, {condition}"
-    words = ranking(readings, condition, readings.usefulness) + readings.silences(condition, readings.usefulness)
-    why = "There is no nuisance to read here." if readings.metrics_in(condition) else "No cell has ended here."
-    caption = f"{why} {words} {_marks(readings)}"
-    panel = metric_panel(readings, condition, readings.usefulness, width=PLANE[0])
-    return _figure(readings, condition, [readings.usefulness], title=title, panels=[panel], caption=caption)
+    title = f"{readings.name(readings.primary)}, {condition}"
+    words = ranking(readings, condition, readings.primary) + readings.silences(condition, readings.primary)
+    why = "There is no nuisance to read here. " if "nuisance_r2" in readings.names else ""
+    why = why if readings.metrics_in(condition) else "No cell has ended here. "
+    caption = f"{why}{words} {_marks(readings)}"
+    panel = metric_panel(readings, condition, readings.primary, width=PLANE[0])
+    return _figure(readings, condition, [readings.primary], title=title, panels=[panel], caption=caption)
 
 
 def metric_figure(
-    readings: Readings, condition: str, *, more_panels: Sequence[str] = (), words: str = ""
+    readings: Readings,
+    condition: str,
+    metrics: Sequence[str],
+    *,
+    title: str = "Other read-outs",
+    more_panels: Sequence[str] = (),
+    words: str = "",
+    only_measured: bool = False,
 ) -> Figure | None:
-    """Position, velocity, class and selectivity in rows, and beside them what else is given; None without any."""
+    """Those of the metrics that were measured, in rows, and beside them what else is given; None without any."""
     measured = readings.metrics_in(condition)
-    metrics = [metric for metric in ROW_METRICS if metric in measured and metric != readings.usefulness]
-    panels = [*(metric_panel(readings, condition, metric) for metric in metrics), *more_panels]
+    metrics = [metric for metric in metrics if metric in measured]
+    panels = [*(metric_panel(readings, condition, m, only_measured=only_measured) for m in metrics), *more_panels]
     if not panels:
         return None
     caption = " ".join(ranking(readings, condition, metric, most=1) for metric in metrics) + words
-    caption += readings.silences(condition, *metrics)
+    caption += "" if only_measured else readings.silences(condition, *metrics)
     rollouts = [metric for metric in measured if metric.startswith("rollout_")]
     return _figure(
         readings,
         condition,
         [*metrics, *rollouts],
-        title=f"Other read-outs, {condition}",
+        title=f"{title}, {condition}",
         panels=panels,
         caption=f"{caption} Dashed: floors.",
     )
 
 
 def rank_figure(readings: Readings, condition: str) -> Figure | None:
-    """State R2 against RankMe, uncentred and centred; None where no rank was measured."""
+    """The primary metric against RankMe, uncentred and centred; None where no rank was measured."""
     metrics = [metric for metric in ("rankme", "rankme_centred") if metric in readings.metrics_in(condition)]
     if not metrics:
         return None
-    panels, words, use = [], [], NAMES[readings.usefulness]
+    panels, words, use = [], [], readings.name(readings.primary)
     for metric in metrics:
-        points = _points(readings, condition, x=metric, y=readings.usefulness)
+        points = _points(readings, condition, x=metric, y=readings.primary)
         order = _rank_correlation([point for point in points if not point.arm.is_reference])
-        words.append(f"{NAMES[metric]} and {use}: {order}.")
+        words.append(f"{readings.name(metric)} and {use}: {order}.")
         panels.append(
             draw_plane(
                 points,
-                title=f"{use} against {NAMES[metric]}, {condition}",
+                title=f"{use} against {readings.name(metric)}, {condition}",
                 description=words[-1],
-                x=count_axis(NAMES[metric], readings.estimates(metric)),
-                y=score_axis(use, readings.estimates(readings.usefulness)),
+                x=count_axis(readings.name(metric), readings.estimates(metric)),
+                y=score_axis(use, readings.estimates(readings.primary)),
             )
         )
     words = ["How far the rank orders the trained arms by what can be read from them.", *words, _marks(readings)]
     title, caption = f"Rank beside usefulness, {condition}", " ".join(words)
-    return _figure(readings, condition, [*metrics, readings.usefulness], title=title, panels=panels, caption=caption)
+    return _figure(readings, condition, [*metrics, readings.primary], title=title, panels=panels, caption=caption)
 
 
 def contrast_figure(contrasts: Sequence[Mapping[str, Any]]) -> Figure | None:
@@ -108,18 +115,22 @@ def contrast_figure(contrasts: Sequence[Mapping[str, Any]]) -> Figure | None:
     return Figure("Differences", [panel], caption, Sheet("contrast differences", columns, numbers))
 
 
-def metric_panel(readings: Readings, condition: str, metric: str, *, width: Length = THIRD) -> str:
-    """One metric in rows, an arm each; an arm without a value says why."""
+def metric_panel(
+    readings: Readings, condition: str, metric: str, *, width: Length = THIRD, only_measured: bool = False
+) -> str:
+    """One metric in rows, an arm each; an arm without a value says why, or is left out if it was not measured."""
     arms = readings.arms_in(condition)
+    if only_measured:
+        arms = [a for a in arms if readings.estimate(condition, a, metric) or not readings.finished(condition, a)]
     values = {arm.name: readings.estimate(condition, arm, metric) for arm in arms}
     rows = [Row(arm.name, arm.look, values[arm.name] or _absence(readings, condition, arm)) for arm in arms]
     floors = [value.mean for arm in arms if arm.role == "floor" and (value := values[arm.name])]
     lowest = -1.04 if metric == "selectivity" else LOWEST_SCORE
     return draw_rows(
         rows,
-        title=f"{NAMES[metric]}, {condition}",
+        title=f"{readings.name(metric)}, {condition}",
         description=ranking(readings, condition, metric),
-        x=score_axis(NAMES[metric], readings.estimates(metric), most=5, lowest=lowest),
+        x=metric_axis(readings.name(metric), readings.estimates(metric), most=5, lowest=lowest),
         rules=floors,
         width=width,
     )
@@ -132,9 +143,9 @@ def ranking(readings: Readings, condition: str, metric: str, *, most: int = 3) -
     ]
     trained = sorted(((a, v) for a, v in found if not a.is_reference), key=lambda pair: -pair[1].mean)
     if not trained:
-        return f"No trained arm has a {NAMES[metric]}."
+        return f"No trained arm has a {readings.name(metric)}."
     best = listed([f"{arm.name} {value.in_words()}" for arm, value in trained[:most]])
-    text = f"Highest {NAMES[metric]}: {best}"
+    text = f"Highest {readings.name(metric)}: {best}"
     if len(trained) > most:
         text += f"; lowest: {trained[-1][0].name} {trained[-1][1].in_words()}"
     references = [f"{arm.role} {arm.name} {value.in_words()}" for arm, value in found if arm.is_reference]
@@ -144,7 +155,7 @@ def ranking(readings: Readings, condition: str, metric: str, *, most: int = 3) -
 
 
 def estimate_rows(readings: Readings, condition: str, metrics: Sequence[str]) -> list[list[Entry]]:
-    """For CSV: each metric of each arm, under ESTIMATE_COLUMNS, then one field for each seed."""
+    """For CSV: each metric of each arm, under `metric_columns`."""
     rows: list[list[Entry]] = []
     for arm in readings.arms_in(condition):
         for metric in metrics:
@@ -158,8 +169,13 @@ def estimate_rows(readings: Readings, condition: str, metrics: Sequence[str]) ->
     return rows
 
 
+def metric_columns(readings: Readings) -> list[str]:
+    """The header of `estimate_rows`."""
+    return [*ESTIMATE_COLUMNS, *(f"seed {seed}" for seed in readings.seeds)]
+
+
 def _state_plane(readings: Readings, condition: str) -> Figure:
-    points, use = _points(readings, condition, x="nuisance_r2", y=readings.usefulness), readings.usefulness
+    points, use = _points(readings, condition, x="nuisance_r2", y=readings.primary), readings.primary
     words = [ranking(readings, condition, use)]
     if trained := sorted((p for p in points if not p.arm.is_reference), key=lambda point: point.x.mean):
         least, most = (f"{point.arm.name}, {point.x.in_words()}" for point in (trained[0], trained[-1]))
@@ -172,7 +188,7 @@ def _state_plane(readings: Readings, condition: str) -> Figure:
         title=title,
         description=caption,
         x=score_axis("nuisance R² (less is better)", readings.estimates("nuisance_r2")),
-        y=score_axis(f"{NAMES[use]} (more is better)", readings.estimates(use)),
+        y=score_axis(f"{readings.name(use)} (more is better)", readings.estimates(use)),
     )
     return _figure(readings, condition, [use, "nuisance_r2"], title=title, panels=[panel], caption=caption)
 
@@ -180,8 +196,7 @@ def _state_plane(readings: Readings, condition: str) -> Figure:
 def _figure(
     readings: Readings, condition: str, metrics: Sequence[str], *, title: str, panels: Sequence[str], caption: str
 ) -> Figure:
-    columns = [*ESTIMATE_COLUMNS, *(f"seed {seed}" for seed in readings.seeds)]
-    sheet = Sheet(title, columns, estimate_rows(readings, condition, metrics))
+    sheet = Sheet(title, metric_columns(readings), estimate_rows(readings, condition, metrics))
     return Figure(condition, panels, caption, sheet, subtitle=readings.conditions[condition])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from jepalab.compare.cells import Budget, Cell, Judging, run_cell
 from jepalab.compare.contrasts import Contrast, answer, judge_all
+from jepalab.compare.metrics import MOTION
 from jepalab.compare.pool import run_jobs
 from jepalab.progress import Display, Moment
 from jepalab.records import describe_machine, write_json
@@ -28,6 +29,8 @@ class Plan:
     exploratory further contrasts, thought of after a first look: numbers, no p-values, no verdict.
     settings    how the cells were tuned, copied into the results.
     illustrate  writes pictures of the data into the folder it is given.
+    metrics     how each chief metric is printed, in the order of the tables; the first is the one the report follows.
+    notes       what the comparison can and cannot conclude, in sentences for the head of the report.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Plan:
     budget: Budget | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     illustrate: Callable[[Path], None] | None = None
+    metrics: Mapping[str, str] = field(default_factory=lambda: MOTION)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ def judge(plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "contrasts": [judgement.as_dict() for judgement in judgements],
         "compute": _compute_table(cells),
         "settings": dict(plan.settings),
+        "metrics": dict(plan.metrics),
+        "notes": list(plan.notes),
         "command": machine["command"],
         "versions": machine,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,7 @@ from jepalab.compare.readings import Arm, Estimate, number
 
 LOWEST_SCORE = -0.5  # a score may fall without bound; what lies below is drawn at the edge, with an arrow
 PLANE, ROW, LINES = (528, 400), 22, 290
-THIRD, TWO_THIRDS = 352, 728  # of the page's width, less the gaps between panels
+THIRD, TWO_THIRDS, WHOLE = 352, 728, 1104  # of the page's width, less the gaps between panels
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,15 @@ def score_axis(label: str, estimates: Iterable[Estimate], *, most: int = 6, lowe
 
 def count_axis(label: str, estimates: Iterable[Estimate], *, most: int = 6) -> Axis:
     """An axis of a count: from 0 to a little above the largest."""
-    return _covering(label, list(estimates), lowest=0.0, highest=float("inf"), from_zero=True, most=most)
+    return _covering(label, list(estimates), lowest=0.0, highest=math.inf, from_zero=True, most=most)
+
+
+def metric_axis(label: str, estimates: Iterable[Estimate], *, most: int = 6, lowest: float = LOWEST_SCORE) -> Axis:
+    """`score_axis` where no value is above 1; otherwise an axis that covers whatever came, as decibels need it."""
+    found = list(estimates)
+    if all(value <= 1 for estimate in found for value in estimate.by_seed.values()):
+        return score_axis(label, found, most=most, lowest=lowest)
+    return _covering(label, found, lowest=-math.inf, highest=math.inf, most=most)
 
 
 def draw_plane(points: Sequence[Spot], *, title: str, description: str, x: Axis, y: Axis) -> str:
@@ -112,7 +121,7 @@ def draw_rows(
         if row.value.has_interval:
             chart.whisker_x(i, row.value.low, row.value.high, row.look)
         chart.dot((row.value.mean, i), row.look, title=f"{row.name}: {row.value.in_words()}", radius=4.5)
-        chart.text(number(row.value.mean), (size[0] - 4, chart.at_y(i) + 4), "value", anchor="end")
+        chart.text(row.value.printed, (size[0] - 4, chart.at_y(i) + 4), "value", anchor="end")
     return chart.markup()
 
 
@@ -126,15 +135,22 @@ def draw_lines(
     references: Sequence[tuple[Arm, float]] = (),
     heading: str = "",
     width: Length = THIRD,
+    height: Length = LINES,
     as_whiskers: bool = False,
+    threshold: float | None = None,
 ) -> str:
-    """Lines with their names at the right, each led to the end of its line; references run across, dashed."""
+    """Lines with their names at the right, each led to the end of its line; references run across, dashed.
+
+    threshold  a height that is marked across the lines, dotted.
+    """
     ends = [(line.arm, *line.points[-1]) for line in lines] + [(arm, x.high, value) for arm, value in references]
     names = [_name_on(y, arm, value) for arm, _, value in ends]
     margins = Margins(right=24 + max(map(text_width, names), default=0), top=28 if heading else 10)
-    chart = Chart(title, description, x=x, y=y, size=(width, LINES), margins=margins, heading=heading)
+    chart = Chart(title, description, x=x, y=y, size=(width, height), margins=margins, heading=heading)
     for _, value in references:
         chart.rule_y(value, "reference")
+    if threshold is not None:
+        chart.rule_y(threshold, "threshold")
     for line in lines:
         if not as_whiskers:
             chart.band(line.around, line.arm.look)

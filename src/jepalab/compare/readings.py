@@ -12,18 +12,26 @@ from typing import Any
 import numpy as np
 
 from jepalab.compare.drawing import Look, shorten
+from jepalab.compare.metrics import FALLBACK, MOTION, digits_of, name_metric
 from jepalab.compare.stats import NO_INTERVAL, mean_interval
 
 REQUIRED = ("question", "answer", "arms", "conditions", "seeds", "cells", "contrasts")
-USEFULNESS = ("state_r2", "position_r2")
 # Okabe & Ito's palette, which colour-blind readers tell apart, dealt out so that the families do not share colours.
 PALETTES = {
     "J": ("blue", "green", "purple", "sky"),
-    "G": ("vermillion", "orange"),
+    "V": ("teal", "indigo", "sky"),
+    "G": ("vermillion", "orange", "wine", "olive", "rose"),
     "A": ("ink",),
     "other": ("green", "purple", "orange", "sky", "blue", "vermillion", "ink"),
 }
-SHAPES = {"J": "circle", "G": "square", "A": "triangle", "other": "wedge"}
+SHAPES = {"J": "circle", "V": "wedge", "G": "square", "A": "triangle", "other": "cross"}
+FAMILIES = {
+    "J": "circles predict embeddings (J)",
+    "V": "triangles on their tip match views (V)",
+    "G": "squares generate the input (G)",
+    "A": "triangles read actions (A)",
+    "other": "crosses do something else",
+}
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean over seeds with its 95 % interval; NaN bounds where one seed gives none."""
+    """The mean over seeds with its 95 % interval; NaN bounds where one seed gives none. digits: decimals to print."""
 
     mean: float
     low: float
     high: float
     by_seed: Mapping[int, float]
+    digits: int = 2
 
     @property
     def has_interval(self) -> bool:
@@ -55,8 +64,13 @@ class Estimate:
 
     def in_words(self) -> str:
         """As a caption says it: 0.61 (0.55 to 0.67)."""
-        rest = f"{number(self.low)} to {number(self.high)}" if self.has_interval else "1 seed"
-        return f"{number(self.mean)} ({rest})"
+        low, high = (number(bound, self.digits) for bound in (self.low, self.high))
+        return f"{self.printed} ({f'{low} to {high}' if self.has_interval else '1 seed'})"
+
+    @property
+    def printed(self) -> str:
+        """The mean alone."""
+        return number(self.mean, self.digits)
 
 
 def number(value: float | int | None, digits: int = 2) -> str:
@@ -99,7 +113,8 @@ def read_results(folder: Path) -> dict[str, Any]:
 class Readings:
     """The cells of a comparison, by condition, arm and metric.
 
-    usefulness  the metric that the report follows: state R2, or position R2 where the state was not read.
+    names    of the chief metrics as they are printed, in the order of the tables.
+    primary  the metric that the report follows: the first of them, or position R2 where the state was not read.
     """
 
     def __init__(self, results: Mapping[str, Any]) -> None:
@@ -113,8 +128,14 @@ class Readings:
             name: text for name, text in found.items() if name not in results["conditions"]
         }
         measured = {metric for cell in self.cells for metric in cell["metrics"]}
-        self.usefulness = next((metric for metric in USEFULNESS if metric in measured), USEFULNESS[-1])
+        self.names: dict[str, str] = results.get("metrics") or MOTION
+        first = next(iter(self.names))
+        self.primary = next((metric for metric in (first, FALLBACK) if metric in measured), first)
         self._estimates: dict[tuple[str, str, str], Estimate | None] = {}
+
+    def name(self, metric: str) -> str:
+        """How the metric is printed."""
+        return name_metric(metric, self.names)
 
     def cells_of(self, condition: str, arm: Arm) -> list[dict[str, Any]]:
         return [cell for cell in self.cells if cell["condition"] == condition and cell["arm"] == arm.name]
@@ -137,7 +158,8 @@ class Readings:
         if key not in self._estimates:
             values = {cell["seed"]: cell["metrics"].get(metric) for cell in self.finished(condition, arm)}
             self._estimates[key] = estimate_of(
-                {seed: float(value) for seed, value in values.items() if value is not None and math.isfinite(value)}
+                {seed: float(value) for seed, value in values.items() if value is not None and math.isfinite(value)},
+                digits=digits_of(metric),
             )
         return self._estimates[key]
 
@@ -172,12 +194,17 @@ class Readings:
         return "not measured" if self.finished(condition, arm) else f"failed: {shorten(errors[0], 80)}"
 
 
-def estimate_of(by_seed: Mapping[int, float]) -> Estimate | None:
+def estimate_of(by_seed: Mapping[int, float], *, digits: int = 2) -> Estimate | None:
     """The estimate of these values, or None where there is none."""
     if not by_seed:
         return None
     interval = mean_interval(list(by_seed.values()), generator=np.random.default_rng(0))
-    return Estimate(interval.estimate, interval.low, interval.high, by_seed)
+    return Estimate(interval.estimate, interval.low, interval.high, by_seed, digits)
+
+
+def family_of(name: str) -> str:
+    """The family that an arm's name begins with: the key of `FAMILIES`."""
+    return name[:1] if name[:1] in PALETTES else "other"
 
 
 def _as_arms(labels: Mapping[str, str]) -> list[Arm]:
@@ -187,7 +214,7 @@ def _as_arms(labels: Mapping[str, str]) -> list[Arm]:
         if role:
             arms.append(Arm(name, label, role, Look("grey", "diamond")))
             continue
-        family = name[:1] if name[:1] in PALETTES else "other"
+        family = family_of(name)
         turn, colour = divmod(counts[family], len(PALETTES[family]))
         counts[family] += 1
         arms.append(Arm(name, label, role, Look(PALETTES[family][colour], SHAPES[family], turn % 2 == 1)))

@@ -8,11 +8,24 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jepalab.compare import curves, figures, pictures, tables
+from jepalab.compare import curves, figures, image_pictures, image_sections, pictures, tables
 from jepalab.compare.drawing import draw_key
-from jepalab.compare.readings import Readings, listed, read_results
+from jepalab.compare.metrics import GEOMETRY
+from jepalab.compare.milestones import milestone_table, thresholds
+from jepalab.compare.readings import FAMILIES, Readings, family_of, listed, read_results
 from jepalab.compare.sheets import Figure, Section, slug
 from jepalab.records import write_atomically
+
+AGAINST_NUISANCE = (
+    "State against nuisance",
+    "How well what matters, and the nuisance in front of it, can be read linearly from frozen embeddings. "
+    "State R²: position and velocity, read together from two consecutive embeddings. An encoder that keeps "
+    "what matters and nothing else lies at the upper left.",
+)
+OTHER_READ_OUTS = (
+    "Position from one embedding, velocity from two, the class, selectivity (state read, less nuisance read), "
+    "and the position read from embeddings that were imagined, not seen."
+)
 
 
 def write_report(folder: Path) -> Path:
@@ -33,6 +46,8 @@ def write_report(folder: Path) -> Path:
         readings=readings,
         untried=[name for name in readings.conditions if not readings.arms_in(name)],
         keys={arm.name: draw_key(arm.look) for arm in readings.arms},
+        families=_families(readings),
+        notes=results.get("notes", []),
         headline=results["answer"].partition(":"),
         counts=[(tables.SYMBOLS[v], verdicts.count(v), v, slug(v)) for v in ("held", "refuted", "not shown")],
         equal=what_was_equal(readings),
@@ -74,6 +89,12 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
     def each(draw: Callable[[str], Figure | None], among: Sequence[str] = tried) -> list[Figure]:
         return [figure for condition in among if (figure := draw(condition))]
 
+    are_stills = "samples" in curves.costs(readings)
+
+    def training(condition: str) -> Figure | None:
+        goals = list(thresholds(readings, condition).values()) if are_stills else []
+        return curves.training_figure(readings, condition, threshold=goals[-1] if goals else None)
+
     forest, persistence = figures.contrast_figure(results["contrasts"]), curves.persistence_figure(readings)
     contrasts = tables.contrast_table(results["contrasts"])
     tuning, failures = tables.tuning_table(results.get("settings", {})), tables.failure_table(readings)
@@ -85,36 +106,39 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             style="pairs",
         ),
         Section(
-            "State against nuisance",
-            "How well what matters, and the nuisance in front of it, can be read linearly from frozen embeddings. "
-            "State R²: position and velocity, read together from two consecutive embeddings. An encoder that keeps "
-            "what matters and nothing else lies at the upper left.",
-            figures=each(lambda c: figures.state_figure(readings, c)),
+            *(AGAINST_NUISANCE if "nuisance_r2" in readings.names else (_capital(readings.name(readings.primary)),)),
+            figures=each(lambda c: figures.primary_figure(readings, c)),
             style="pairs",
         ),
+        *image_sections.read_out_sections(readings, tried),
         Section(
             "Other read-outs",
-            "Position from one embedding, velocity from two, the class, selectivity (state read, less nuisance read), "
-            "and the position read from embeddings that were imagined, not seen.",
+            OTHER_READ_OUTS if "nuisance_r2" in readings.names else "",
             figures=each(lambda c: _read_outs(readings, c), main),
             folded=each(lambda c: _read_outs(readings, c), sweep),
         ),
         Section(
             "What it cost",
             "The same readings while training, against three prices.",
-            figures=each(lambda c: curves.training_figure(readings, c), main),
-            folded=each(lambda c: curves.training_figure(readings, c), sweep),
+            figures=each(lambda c: training(c), main),
+            folded=each(lambda c: training(c), sweep),
+            tables=[table for c in main if are_stills and (table := milestone_table(readings, c))],
         ),
+        *image_sections.deeper_sections(readings, tried),
         Section("Persistence of the nuisance", figures=[persistence] if persistence else []),
         Section(
             "What the predictions look like",
             figures=each(lambda c: pictures.prediction_figure(folder, c, readings.arms), conditions),
         ),
+        *image_pictures.picture_sections(folder, readings),
         Section(
             "Rank is a diagnosis, never a score",
             "RankMe says how many directions an embedding uses, not what they are good for.",
             figures=each(lambda c: figures.rank_figure(readings, c), main),
-            folded=each(lambda c: figures.rank_figure(readings, c), sweep),
+            folded=[
+                *each(lambda c: figures.rank_figure(readings, c), sweep),
+                *each(lambda c: image_sections.geometry_figure(readings, c), main),
+            ],
         ),
         Section(
             "What was declared, and what held",
@@ -130,7 +154,26 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
 
 def _read_outs(readings: Readings, condition: str) -> Figure | None:
     panels, words = curves.rollout_panel(readings, condition)
-    return figures.metric_figure(readings, condition, more_panels=panels, words=words)
+    metrics = [
+        metric
+        for metric in readings.names
+        if metric not in (readings.primary, "nuisance_r2", *GEOMETRY)
+        and not metric.startswith("rollout_")
+        and not image_sections.SHOWN.fullmatch(metric)
+    ]
+    return figures.metric_figure(readings, condition, metrics, more_panels=panels, words=words)
+
+
+def _families(readings: Readings) -> str:
+    """What the markers mean, for the families that are here."""
+    found = {family_of(arm.name) for arm in readings.arms if not arm.is_reference}
+    words = [text for family, text in FAMILIES.items() if family in found]
+    references = ["grey diamonds are floors and the ceiling"] * any(arm.is_reference for arm in readings.arms)
+    return ", ".join([*words, *references])
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _origin(results: Mapping[str, Any], readings: Readings) -> list[tuple[str, str]]:

@@ -11,27 +11,21 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from jepalab.compare.metrics import MOTION, digits_of
 from jepalab.compare.stats import mean_interval
 from jepalab.records import write_atomically
 
-COLUMNS = {
-    "state_r2": "state R2",
-    "position_r2": "position R2",
-    "velocity_r2": "velocity R2",
-    "class_linear": "class",
-    "nuisance_r2": "nuisance R2",
-    "rankme": "RankMe",
-}
-SCORE_TITLES = ("arm", *COLUMNS.values(), "seconds")
+MOST_COLUMNS = 6
 CONTRAST_TITLES = ("contrast", "difference", "95 % interval", "verdict")
 COLOURS = {"held": "green", "refuted": "red", "not shown": "yellow", "exploratory": "dim"}
 
 
 def scores_table(results: Mapping[str, Any], condition: str) -> Table:
-    """One row an arm: means over seeds, the state R2 with its 95 % interval."""
+    """One row an arm: means over seeds, the primary metric with its 95 % interval."""
     table = Table(title=escape(f"{condition}: {results['conditions'][condition]}"), title_justify="left")
-    table.add_column(SCORE_TITLES[0], no_wrap=True)
-    for title in SCORE_TITLES[1:]:
+    first, *others = _score_titles(results)
+    table.add_column(first, no_wrap=True)
+    for title in others:
         table.add_column(title, justify="right")
     for row in _score_rows(results, condition):
         table.add_row(*map(escape, row))
@@ -63,10 +57,11 @@ def _as_markdown(results: Mapping[str, Any]) -> str:
     parts = [
         f"# {results['question']}",
         results["answer"] if results["complete"] else f"**Unfinished.** {results['answer']}",
-        "Means over seeds; state R2 with half its 95 % interval. The page `report.html` beside this one has the rest.",
+        f"Means over seeds; {next(iter(_columns(results).values()))} with half its 95 % interval. "
+        "The page `report.html` beside this one has the rest.",
     ]
     for condition, what in results["conditions"].items():
-        parts += [f"## {condition}: {what}", _markdown_table(SCORE_TITLES, _score_rows(results, condition))]
+        parts += [f"## {condition}: {what}", _markdown_table(_score_titles(results), _score_rows(results, condition))]
     seeds = ", ".join(map(str, results["seeds"]))
     parts += [
         "## Contrasts",
@@ -82,18 +77,32 @@ def _markdown_table(titles: Sequence[str], rows: Iterator[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
 
 
+def _columns(results: Mapping[str, Any]) -> dict[str, str]:
+    """The primary metric and the first others that any cell has, with their printed names."""
+    names: Mapping[str, str] = results.get("metrics") or MOTION
+    measured = {metric for cell in results["cells"] for metric in cell["metrics"]}
+    found = {metric: name for metric, name in names.items() if metric in measured}
+    return dict(list((found or names).items())[:MOST_COLUMNS])
+
+
+def _score_titles(results: Mapping[str, Any]) -> list[str]:
+    return ["arm", *_columns(results).values(), "seconds"]
+
+
 def _score_rows(results: Mapping[str, Any], condition: str) -> Iterator[list[str]]:
+    columns = _columns(results)
     for arm, label in results["arms"].items():
         cells = [cell for cell in results["cells"] if (cell["arm"], cell["condition"]) == (arm, condition)]
         done = [cell for cell in cells if cell["status"] == "done"]
         name = f"{arm}  {label}"
         if not done:
-            yield [name, "failed" if cells else "not run", *[""] * len(COLUMNS)]
+            yield [name, "failed" if cells else "not run", *[""] * len(columns)]
             continue
-        readings = [[cell["metrics"][key] for cell in done if key in cell["metrics"]] for key in COLUMNS]
+        readings = [[cell["metrics"][key] for cell in done if key in cell["metrics"]] for key in columns]
         seconds = np.mean([cell["compute"]["seconds"] for cell in done])
-        means = [f"{np.mean(values):.2f}" if values else "" for values in readings[1:]]
-        yield [name, _with_interval(readings[0]), *means, f"{seconds:.0f}" if seconds else ""]
+        digits = [digits_of(key) for key in columns]
+        means = [f"{np.mean(v):.{d}f}" if v else "" for v, d in zip(readings[1:], digits[1:], strict=True)]
+        yield [name, _with_interval(readings[0], digits[0]), *means, f"{seconds:.0f}" if seconds else ""]
 
 
 def _contrast_rows(results: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -104,10 +113,10 @@ def _contrast_rows(results: Mapping[str, Any]) -> Iterator[list[str]]:
         yield [contrast["name"], difference, interval, contrast["verdict"] if contrast["is_primary"] else "exploratory"]
 
 
-def _with_interval(values: list[float]) -> str:
+def _with_interval(values: list[float], digits: int) -> str:
     if not values:
         return ""
     interval = mean_interval(values, generator=np.random.default_rng(0))
     if not np.isfinite(interval.low):
-        return f"{interval.estimate:.2f}"
-    return f"{interval.estimate:.2f} ± {(interval.high - interval.low) / 2:.2f}"
+        return f"{interval.estimate:.{digits}f}"
+    return f"{interval.estimate:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"

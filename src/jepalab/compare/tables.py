@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jepalab.compare.curves import PREFIXES
-from jepalab.compare.figures import ESTIMATE_COLUMNS, NAMES, estimate_rows
+from jepalab.compare.figures import estimate_rows, metric_columns
 from jepalab.compare.readings import Arm, Estimate, Readings, number
 from jepalab.compare.sheets import Badge, Entry, Sheet, Table, slug
 from jepalab.compare.stats import NO_INTERVAL
 
 SYMBOLS = {"held": "✓", "refuted": "✗", "not shown": "○", "exploratory": "·"}
 
-CHIEF = (*NAMES, "rollout_1_r2", "rollout_5_r2")
 COST_COLUMNS = {
     "steps": "steps",
     "samples": "samples",
@@ -29,7 +28,7 @@ PARAMETERS = {"encoder": "parameters of the encoder", "trained": "trained in all
 def metric_table(readings: Readings, condition: str) -> Table:
     """Every chief metric of every arm, and of its teacher where one was measured."""
     measured = readings.metrics_in(condition)
-    metrics = [metric for metric in CHIEF if metric in measured]
+    metrics = [metric for metric in readings.names if metric in measured]
     encoders = ["", *dict.fromkeys(f"{name.rpartition('/')[0]}/" for name in measured if "/" in name)]
     rows = [
         row
@@ -40,9 +39,8 @@ def metric_table(readings: Readings, condition: str) -> Table:
     absent = [arm.name for arm in readings.arms if not readings.cells_of(condition, arm)]
     note = "Mean over seeds ± half of the 95 % interval."
     note += f" Not run under this condition: {', '.join(absent)}." if absent else ""
-    columns = [*ESTIMATE_COLUMNS, *(f"seed {seed}" for seed in readings.seeds)]
-    sheet = Sheet(f"metrics {condition}", columns, estimate_rows(readings, condition, measured))
-    return Table(condition, ["arm", "seeds", *(_heading(m) for m in metrics)], rows, sheet, note=note, num_names=2)
+    sheet = Sheet(f"metrics {condition}", metric_columns(readings), estimate_rows(readings, condition, measured))
+    return Table(condition, ["arm", "seeds", *(readings.name(m) for m in metrics)], rows, sheet, note=note, num_names=2)
 
 
 def contrast_table(contrasts: Sequence[Mapping[str, Any]]) -> Table | None:
@@ -82,8 +80,8 @@ def compute_table(compute: Sequence[Mapping[str, Any]]) -> Table:
             row["condition"],
             row["arm"],
             str(row["num_seeds"]),
-            *(_amount(row[key]) for key in COST_COLUMNS),
-            *(_amount(row["parameters"][key]) for key in PARAMETERS),
+            *(amount(row[key]) for key in COST_COLUMNS),
+            *(amount(row["parameters"][key]) for key in PARAMETERS),
         ]
         for row in compute
     ]
@@ -187,7 +185,10 @@ def _metric_row(
     values = {metric: readings.estimate(condition, arm, f"{encoder}{metric}") for metric in metrics}
     if encoder and not any(values.values()):
         return None
-    printed = [_with_margin(value, digits=1 if "rankme" in metric else 2) for metric, value in values.items()]
+    printed = [
+        _with_margin(value, digits=1 if "rankme" in metric else value.digits if value else 2)
+        for metric, value in values.items()
+    ]
     count, remark = readings.seeds_of(condition, arm)
     seeds = Badge("seeds", "", count, remark) if remark else count
     return [f"{arm.name} {encoder.rstrip('/')}".strip(), seeds, *printed]
@@ -200,13 +201,8 @@ def _with_margin(value: Estimate | None, *, digits: int) -> str:
     return f"{number(value.mean, digits)}{margin}"
 
 
-def _heading(metric: str) -> str:
-    if metric in NAMES:
-        return NAMES[metric]
-    return f"R², {metric.split('_')[1]} imagined"
-
-
-def _amount(value: float | int) -> str:
+def amount(value: float | int) -> str:
+    """A count as a table prints it: with thousands separated, from 10,000 on with a prefix."""
     unit = next((unit for unit in PREFIXES if value >= unit), None)
     if unit is None or value < 1e4:
         return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
@@ -214,4 +210,6 @@ def _amount(value: float | int) -> str:
 
 
 def _as_text(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in settings.items())
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in settings.items()
+    )

@@ -12,12 +12,25 @@ from typing import Any, Literal
 
 import numpy as np
 
-Scale = Literal["log", "one minus", "power of two"]
+Scale = Literal["log", "one minus", "power of two", "whole"]
+Setting = float | int | str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One tuned setting out of several named ones."""
+
+    name: str
+    values: tuple[str, ...]
+
+    def at(self, share: float) -> str:
+        """The value at a share in [0, 1] of the list."""
+        return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
 
 @dataclass(frozen=True)
 class Knob:
-    """One tuned number between low and high: log-uniform; 1 - log-uniform; or a power of two (an int)."""
+    """One tuned number between low and high: log-uniform; 1 - log-uniform; a power of two or a whole number (ints)."""
 
     name: str
     low: float | int
@@ -31,19 +44,23 @@ class Knob:
         if self.scale == "power of two":
             exponents = np.arange(round(math.log2(self.low)), round(math.log2(self.high)) + 1)
             return int(2 ** exponents[min(int(share * len(exponents)), len(exponents) - 1)])
+        if self.scale == "whole":
+            return int(min(self.low + int(share * (self.high - self.low + 1)), self.high))
         return _log_between(self.low, self.high, share)
 
 
 SHARED = (Knob("lr", 3e-4, 1e-2), Knob("weight_decay", 1e-6, 1e-1))
 
 
-def draw_trials(private: Knob, num_trials: int, *, seed: int = 0) -> list[dict[str, float | int]]:
+def draw_trials(
+    private: Knob | Choice, num_trials: int, *, seed: int = 0, shared: Sequence[Knob] = SHARED
+) -> list[dict[str, Setting]]:
     """Settings of each trial; arms differ in the private knob's meaning and in nothing else.
 
     Latin hypercube: each knob's range is cut in `num_trials` parts and each part is visited once.
     """
     generator = np.random.default_rng(seed)
-    knobs = (*SHARED, private)
+    knobs = (*shared, private)
     cells = np.stack([generator.permutation(num_trials) for _ in knobs])
     shares = (cells + generator.random(cells.shape)) / num_trials
     trials = [
@@ -59,7 +76,7 @@ def expected_best(scores: Sequence[float]) -> list[float]:
     return [float(np.sum(ordered * (ranks**n - (ranks - 1 / len(ordered)) ** n))) for n in range(1, len(ordered) + 1)]
 
 
-def summarise(trials: Sequence[dict[str, float | int]], scores: Sequence[float], *, floor: float) -> dict[str, Any]:
+def summarise(trials: Sequence[dict[str, Setting]], scores: Sequence[float], *, floor: float) -> dict[str, Any]:
     """The best trial's settings, and what the search was like: every score, best-of-n curve, share above the floor."""
     best = int(np.argmax(scores))
     return {
@@ -75,5 +92,5 @@ def _log_between(low: float | int, high: float | int, share: float) -> float:
     return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
 
 
-def _rounded(value: float | int) -> float | int:
-    return value if isinstance(value, int) else float(f"{value:.3g}")
+def _rounded(value: Setting) -> Setting:
+    return float(f"{value:.3g}") if isinstance(value, float) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from jepalab.data.image_files import SUFFIXES, UNREADABLE, opened, strict_about_bombs
 from jepalab.data.sprites import Sprites
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,13 @@ def read_pictures(folder: Path, *, size: int) -> Pictures:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     images, classes, skipped = [], [], {}
     names = sorted({str(path.parent.relative_to(folder)) for path in files})
-    for path in files:
-        try:
-            images.append(_grey_square(path, size))
-            classes.append(names.index(str(path.parent.relative_to(folder))))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            skipped[path] = f"{type(error).__name__}: {error}"
+    with strict_about_bombs():
+        for path in files:
+            try:
+                images.append(_grey_square(path, size))
+                classes.append(names.index(str(path.parent.relative_to(folder))))
+            except UNREADABLE as error:
+                skipped[path] = f"{type(error).__name__}: {error}"
     if not images:
         why = f"{len(skipped)} files could not be read, the first: {next(iter(skipped.items()))}" if skipped else ""
         wanted = ", ".join(sorted(SUFFIXES))
@@ -83,19 +82,10 @@ def background_images(folder: Path, *, size: int) -> Float[Tensor, "m h w"]:
 
 
 def _grey_square(path: Path, size: int) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(path)
-        except Image.DecompressionBombWarning as bomb:
-            raise ValueError(str(bomb)) from bomb
-        with image:
-            if image.mode == "F":
-                raise ValueError("its pixels are floats, which have no agreed white; save it with 8 or 16 bits")
-            levels = 65535.0 if image.mode.startswith("I") else 255.0
-            if levels == 255.0:
-                image = image.convert("L")
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = image.resize((size, size), Image.Resampling.BOX, (left, top, left + side, top + side))
-            return (np.asarray(square, dtype=np.float32) / levels).clip(0, 1)
+    with opened(path) as image:
+        levels = 65535.0 if image.mode.startswith("I") else 255.0
+        grey = image if levels == 65535.0 else image.convert("L")
+        side = min(grey.size)
+        left, top = (grey.width - side) // 2, (grey.height - side) // 2
+        square = grey.resize((size, size), Image.Resampling.BOX, (left, top, left + side, top + side))
+        return (np.asarray(square, dtype=np.float32) / levels).clip(0, 1)

@@ -63,4 +63,5 @@ class KNNClassifier:
 
 
 def _normalised(z: Tensor) -> Tensor:
-    return normalize(finite_float64(z), dim=1, eps=SMALLEST_LENGTH)
+    # In float32 the products take half the time, and weights move by 1e-6.
+    return normalize(finite_float64(z), dim=1, eps=SMALLEST_LENGTH).float()

@@ -3,22 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-Distance = Callable[[Tensor, Tensor], Tensor]
+
+@runtime_checkable
+class Distance(Protocol):
+    """How far predictions are from their targets, as one number; `weight` counts some rows more than others."""
+
+    def __call__(
+        self,
+        prediction: Float[Tensor, "*rows d"],
+        target: Float[Tensor, "*rows d"],
+        weight: Float[Tensor, "*rows"] | None = None,
+    ) -> Float[Tensor, ""]: ...
 
 
-def mean_squared(prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
+def mean_squared(
+    prediction: Float[Tensor, "*rows d"],
+    target: Float[Tensor, "*rows d"],
+    weight: Float[Tensor, "*rows"] | None = None,
+) -> Float[Tensor, ""]:
     """Mean over all entries of (prediction - target)^2, in float32."""
-    return F.mse_loss(prediction.float(), target.float())
+    return _weighted(F.mse_loss, prediction, target, weight)
 
 
-def smooth_l1(prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
+def mean_absolute(
+    prediction: Float[Tensor, "*rows d"],
+    target: Float[Tensor, "*rows d"],
+    weight: Float[Tensor, "*rows"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean over all entries of |prediction - target|, in float32, as V-JEPA uses it (arXiv 2404.08471)."""
+    return _weighted(F.l1_loss, prediction, target, weight)
+
+
+def smooth_l1(
+    prediction: Float[Tensor, "*rows d"],
+    target: Float[Tensor, "*rows d"],
+    weight: Float[Tensor, "*rows"] | None = None,
+) -> Float[Tensor, ""]:
     """Huber distance with its corner at 1, as I-JEPA uses it (Assran et al. 2023)."""
-    return F.smooth_l1_loss(prediction.float(), target.float())
+    return _weighted(F.smooth_l1_loss, prediction, target, weight)
+
+
+def _weighted(loss: Callable[..., Tensor], prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is None:
+        return loss(prediction.float(), target.float())
+    each = loss(prediction.float(), target.float(), reduction="none").mean(-1)
+    return (each * weight).sum() / weight.sum()
 
 
 def layer_normed(target: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:

@@ -16,29 +16,35 @@ from jepalab.types import Batch, Encoder, Objective, Space
 
 
 class Supervised(Objective):
-    """Position and class, read linearly from each frame's embedding, against the truth.
+    """Factors read linearly from each frame's mean embedding, against the truth; the only objective that reads them.
 
-    The only objective that reads factors: "position" [b t 2] and "class" [b t]. weights: "position", "class".
+    num_outputs  how many numbers, or classes, each factor has: "class" and "count" are classes, read by
+                 cross-entropy; "position" [b t f] is regressed. One weight for each.
     """
 
-    compares: ClassVar[Mapping[str, Space]] = {"position": Space.LABEL, "class": Space.LABEL}
-    reads_factors = frozenset({"position", "class"})
+    compares: ClassVar[Mapping[str, Space]] = dict.fromkeys(("position", "class", "count"), Space.LABEL)
 
-    def __init__(self, encoder: Encoder, *, num_classes: int, weights: dict[str, float]) -> None:
+    def __init__(self, encoder: Encoder, *, num_outputs: Mapping[str, int], weights: dict[str, float]) -> None:
         super().__init__()
+        if num_outputs.keys() - self.compares.keys():
+            raise ValueError(f"Supervised reads {', '.join(self.compares)}, got {', '.join(num_outputs)}.")
         self.encoder, self.weights = encoder, weights
-        self.position, self.label = nn.Linear(encoder.dim, 2), nn.Linear(encoder.dim, num_classes)
+        self.heads = nn.ModuleDict({name: nn.Linear(encoder.dim, count) for name, count in num_outputs.items()})
+        self.reads_factors = frozenset(num_outputs)
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        z = self.encoder(batch.x)
-        truth = batch.factors["class"].flatten().long()
-        return {
-            "position": mean_squared(self.position(z), batch.factors["position"]),
-            "class": F.cross_entropy(self.label(z).flatten(0, 1).float(), truth),
-        }
+        z = self.encoder(batch.x).unflatten(1, (batch.x.shape[1], -1)).mean(2)
+        return {name: _compare(head(z).float(), batch.factors[name]) for name, head in self.heads.items()}
 
     @classmethod
     def tiny(cls) -> tuple[Objective, Batch]:
-        objective = cls(ConvEncoder(8, dim=4), num_classes=3, weights={"position": 1.0, "class": 1.0})
+        weights = {"position": 1.0, "class": 1.0}
+        objective = cls(ConvEncoder(8, dim=4), num_outputs={"position": 2, "class": 3}, weights=weights)
         factors = {"position": torch.rand(4, 3, 2), "class": torch.randint(3, (4, 3))}
         return objective, Batch(x=torch.rand(4, 3, 1, 8, 8), factors=factors)
+
+
+def _compare(output: Float[Tensor, "b t f"], truth: Tensor) -> Float[Tensor, ""]:
+    if truth.is_floating_point():
+        return mean_squared(output, truth)
+    return F.cross_entropy(output.flatten(0, 1), truth.flatten().long())

@@ -9,8 +9,11 @@ from dataclasses import replace
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.pca import PixelPCA
+from jepalab.compare.cells import Judging
 from jepalab.dist import seeded
 from jepalab.fit import fit
+from jepalab.instruments.diagnosis import geometry
+from jepalab.instruments.state import rollout, state
 from jepalab.losses.sigreg import SIGReg
 from jepalab.losses.vicreg import within_clips
 from jepalab.objectives.autoencoder import Autoencoder
@@ -24,6 +27,8 @@ from jepalab.objectives.untrained import Untrained
 from jepalab.objectives.vicreg_jepa import VICRegJEPA
 from jepalab.recipes.bench import DIM, SIZE, Bench
 from jepalab.run import Run
+
+JUDGING = Judging(instruments=(state, rollout, geometry))
 
 
 def vicreg_jepa(bench: Bench, *, spread: float = 1.0) -> Run:
@@ -159,8 +164,8 @@ def supervised(bench: Bench, *, label: float = 0.1) -> Run:
         bench: what every arm shares.
         label: weight of the cross-entropy of the class against the squared error of the position.
     """
-    weights = {"position": 1.0, "class": label}
-    objective = Supervised(bench.encoder(), num_classes=bench.stream().num_classes, weights=weights)
+    weights, num_outputs = {"position": 1.0, "class": label}, {"position": 2, "class": bench.stream().num_classes}
+    objective = Supervised(bench.encoder(), num_outputs=num_outputs, weights=weights)
     return bench.run(objective)
 
 

@@ -1,0 +1,136 @@
+"""Who is what, and who trains: labels out of a CSV file, and splits that stay when files are added."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import Int, Int8, UInt64
+
+FILE_COLUMNS = {"file", "filename", "file_name", "filepath", "path", "image", "image_id", "img", "name", "id"}
+LABEL_COLUMNS = {"label", "labels", "class", "class_name", "category", "target"}
+HELD_OUT = 0.1
+
+
+def read_label_table(path: Path, *, root: Path) -> dict[str, str]:
+    """File names, relative to `root` where they lie below it, and the label each has in a CSV file; "" for none.
+
+    Two columns, file and label, separated by commas, semicolons or tabs; with a header they may stand anywhere.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"Wanted labels in a CSV file (file,label), but {path} cannot be read: {error}.") from error
+    lines = text.splitlines()
+    separator = max(",;\t", key=lines[0].count) if lines else ","
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator) if any(row)]
+    if not rows:
+        raise ValueError(f"Wanted rows of file,label in {path}, but it is empty.")
+    heads = [cell.lower() for cell in rows[0]]
+    files = [i for i, head in enumerate(heads) if head in FILE_COLUMNS]
+    labels = [i for i, head in enumerate(heads) if head in LABEL_COLUMNS]
+    file, label = (files or [0])[0], (labels or [1])[0]
+    if files or labels:
+        rows = rows[1:]
+        # Of two columns the one that is not the file is the label, however it is called.
+        if not labels and len(heads) == 2:
+            label = 1 - file
+        elif not labels or not files:
+            raise ValueError(
+                f"{path} lacks a {'label' if files else 'file'} column: its header is {heads}; wanted file,label."
+            )
+    if short := [row for row in rows if len(row) <= max(file, label)]:
+        raise ValueError(f"{path} lacks a label column in {len(short)} rows, the first: {short[0]}; wanted file,label.")
+    return {_relative(row[file], path, root): row[label] for row in rows}
+
+
+def match_labels(table: dict[str, str], items: list[str], *, where: str) -> tuple[list[str | int | None], int]:
+    """A label for each item, None where the table has none, and how many rows of the table name no item.
+
+    A row names an item by its whole name, by its key inside a tar, by its file name or by that without suffix.
+
+    Raises:
+        ValueError: no row names an item, or no row that does has a label.
+    """
+    labels: list[str | int | None] = []
+    used = set()
+    for item in items:
+        inside = item.rpartition(":")[2]
+        place = PurePosixPath(inside)
+        names = (item, inside, place.with_suffix("").as_posix(), place.name, place.stem)
+        name = next((name for name in names if name in table), None)
+        labels.append((table[name] or None) if name is not None else None)
+        used.add(name)
+    if not used & table.keys():
+        raise ValueError(
+            f"The labels name files like {next(iter(table))!r}, and none of them is in {where}, "
+            f"where files are called like {items[0]!r}."
+        )
+    if all(label is None for label in labels):
+        raise ValueError(f"The labels give no class to any file in {where}: their label column is empty.")
+    return labels, len(table.keys() - used)
+
+
+def _relative(name: str, table: Path, root: Path) -> str:
+    place = (table.parent / name.replace("\\", "/")).resolve()
+    if place.is_relative_to(root.resolve()):
+        return place.relative_to(root.resolve()).as_posix()
+    return PurePosixPath(name.replace("\\", "/")).as_posix()
+
+
+def assign_splits(
+    codes: Int[np.ndarray, " n"],
+    own: Int[np.ndarray, " n"],
+    hashes: UInt64[np.ndarray, " n"],
+    *,
+    names: list[str],
+    seed: int,
+) -> Int8[np.ndarray, " n"]:
+    """0 train, 1 validation, 2 test for each picture.
+
+    A source's own test split stays the test split, or its own validation split where it has no test; validation is its
+    own, or a tenth of each class of the rest. Without one, a tenth of each class tests and a tenth validates. Who it is
+    depends on the picture's content and the seed: equal files share a split, and adding files moves only those near
+    the border. Unlabelled pictures train, unless nothing is labelled: then all are one class here.
+    """
+    any_labelled = bool((codes >= 0).any())
+    strata = codes if any_labelled else np.zeros_like(codes)
+    own = np.where(strata >= 0, own, 0)
+    splits = np.zeros(len(codes), dtype=np.int8)
+    has_test, has_validation = bool((own == 2).any()), bool((own == 1).any())
+    splits[own == 2] = 2
+    splits[own == 1] = 1 if has_test else 2
+    to_draw = [] if has_test and has_validation else [1] if has_test or has_validation else [1, 2]
+    dice = _mixed(hashes, seed)
+    for stratum in np.unique(strata[strata >= 0]):
+        what = f"class {names[stratum]!r}" if any_labelled else "the unlabelled set"
+        free = np.flatnonzero((strata == stratum) & (splits == 0))
+        _check(what, len(free), len(np.unique(dice[free])), 1 + len(to_draw))
+        num = max(1, round(HELD_OUT * len(free)))
+        for split in to_draw:
+            rest = free[splits[free] == 0]
+            # The border is a content, not a place in the row: copies of one picture fall on one side of it.
+            border = np.sort(dice[rest])[min(num, len(rest)) - 1]
+            splits[rest[dice[rest] <= border]] = split
+        if not (splits[free] == 0).any():
+            raise ValueError(f"{what} is mostly copies of one picture, so that nothing is left to train on.")
+    return splits
+
+
+def _check(what: str, num: int, num_distinct: int, wanted: int) -> None:
+    if not num:
+        raise ValueError(f"{what} has held-out pictures but none to train on; are the folders called alike?")
+    if num_distinct < wanted:
+        raise ValueError(
+            f"{what} has {num} readable pictures to split, {num_distinct} of them different; wanted at least {wanted}, "
+            "better 30. Add some, or leave the class out."
+        )
+
+
+def _mixed(hashes: UInt64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
+    """Another order of the hashes for each seed: the finaliser of SplitMix64 (Steele et al. 2014)."""
+    mixed = hashes + np.uint64((0x9E3779B97F4A7C15 * (seed + 1)) % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

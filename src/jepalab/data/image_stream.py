@@ -1,0 +1,131 @@
+"""Batches of pictures in random order, augmented where they are used: a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from jepalab.data.augmentation import Augmentation, Crop, Plain
+from jepalab.data.images import Images
+from jepalab.data.sprites import Split
+from jepalab.types import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStream:
+    """A stream of pictures [b 1 c h w] with the factor "class" [b 1] (-1 unlabelled), each epoch in its own order.
+
+    Two streams of one seed and batch size show the same pictures in the same order, and with one augmentation the
+    same crops, whatever else differs. Every batch is full: the rest of an epoch begins the first batch of the next.
+
+    batch_size    pictures of a batch.
+    seed          of order and augmentation; with a step it determines a batch, so a run can resume anywhere.
+    num_views     augmentations of each picture; the first is `x`, the others are `views`.
+    augmentation  what happens to a training picture; `held_out` leaves it alone.
+    split         that batches are drawn from.
+    size          of the pictures in pixels; None keeps theirs.
+    num_train     pictures that are used at all; a smaller number is a part of a larger one's. None uses the split.
+    device        where bytes become pictures.
+    """
+
+    images: Images
+    batch_size: int = 128
+    seed: int = 0
+    num_views: int = 1
+    augmentation: Augmentation = field(default_factory=Crop)
+    split: Split = "train"
+    size: int | None = None
+    num_train: int | None = None
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.num_views < 1 or (self.size is not None and self.size < 1):
+            raise ValueError(
+                "Batch size, number of views and size are at least 1, got "
+                f"batch_size={self.batch_size}, num_views={self.num_views}, size={self.size}."
+            )
+        num = len(self.images.indices(self.split))
+        if not num:
+            raise ValueError(f"The {self.split} split of {self.images.source} is empty.")
+        if self.num_train is not None and not 1 <= self.num_train <= num:
+            raise ValueError(f"Wanted num_train between 1 and the {num} pictures there are, got {self.num_train}.")
+
+    @property
+    def clips_per_batch(self) -> int:
+        return self.batch_size
+
+    @property
+    def frames_per_batch(self) -> int:
+        return self.batch_size
+
+    @property
+    def num_classes(self) -> int:
+        return self.images.num_classes
+
+    @cached_property
+    def members(self) -> Int[Tensor, " m"]:
+        """Which pictures this stream draws from, ascending."""
+        members = self.images.indices(self.split)
+        if self.num_train is None:
+            return members
+        return members[_permutation(len(members), f"subset {self.seed}")[: self.num_train]].sort().values
+
+    def on(self, device: torch.device) -> ImageStream:
+        """The same stream, its batches made on a device: bytes travel, floats are born there."""
+        return replace(self, device=device)
+
+    def indices(self, step: int) -> Int[Tensor, " b"]:
+        """Which pictures are in the batch of this step."""
+        num = len(self.members)
+        first, parts, wanted = step * self.batch_size, [], self.batch_size
+        while wanted:
+            epoch, place = divmod(first, num)
+            parts.append(_permutation(num, f"epoch {epoch} {self.seed}")[place : place + wanted])
+            first, wanted = first + len(parts[-1]), wanted - len(parts[-1])
+        return self.members[torch.cat(parts)]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step, a pure function of (seed, step)."""
+        index = self.indices(step)
+        pictures = self._pictures(index)
+        size = self.size or self.images.size
+        views = [
+            self.augmentation(pictures, size=size, generator=_generator(f"view {i} {step} {self.seed}")).unsqueeze(1)
+            for i in range(self.num_views)
+        ]
+        return Batch(x=views[0], views=tuple(views[1:]), factors=self._factors(index))
+
+    def held_out(self, split: Split, num: int) -> Batch:
+        """The first `num` pictures of a split in one random order, the same for every seed; all where it has fewer.
+
+        Of the split that batches are drawn from, the pictures that batches may show.
+        """
+        members = self.members if split == self.split else self.images.indices(split)
+        if not len(members):
+            raise ValueError(f"The {split} split of {self.images.source} is empty: too few pictures, or no labels.")
+        index = members[_permutation(len(members), f"held out {split}")[:num]]
+        pictures = self._pictures(index)
+        plain = Plain()(pictures, size=self.size or self.images.size, generator=_generator("none"))
+        return Batch(x=plain.unsqueeze(1), factors=self._factors(index))
+
+    def _pictures(self, index: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+        channels_first = self.images.read(index).to(self.device).permute(0, 3, 1, 2)
+        return channels_first.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+    def _factors(self, index: Int[Tensor, " b"]) -> dict[str, Tensor]:
+        return {"class": self.images.labels[index].to(self.device).unsqueeze(1)}
+
+
+def _generator(purpose: str) -> torch.Generator:
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:7], "big"))
+
+
+@lru_cache(maxsize=4)
+def _permutation(num: int, purpose: str) -> Int[Tensor, " num"]:
+    """Cached, since many batches in a row share an epoch."""
+    return torch.randperm(num, generator=_generator(purpose))

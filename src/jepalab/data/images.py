@@ -1,0 +1,283 @@
+"""Your own images, whatever they lie in, as one memory map of bytes with labels and splits.
+
+Folders, Hugging Face parquet, webdataset tars, IDX files and arrays; decoded once into a cache. `image_stream` turns
+them into batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import sys
+import weakref
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int, Int8, UInt8
+from torch import Tensor
+
+from jepalab.data.image_archives import is_tar, parquet, tars
+from jepalab.data.image_cache import Decoded, Progress, coded, decoded, default_cache, in_place
+from jepalab.data.image_files import SUFFIXES
+from jepalab.data.image_labels import assign_splits, match_labels, read_label_table
+from jepalab.data.image_sources import Source, array, fingerprint, folder_of_images, idx, is_idx, walk
+from jepalab.data.sprites import SPLITS, Split
+
+NUM_FOR_STATISTICS = 5000
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Pictures of one size, bytes on the disk, with their classes and splits.
+
+    pixels   [n h w c] bytes, memory-mapped; c = 1 where all are grey, else 3.
+    labels   [n] indices into `names`; -1 unlabelled.
+    names    of the classes; none where nothing is labelled.
+    splits   [n] 0 train, 1 validation, 2 test.
+    skipped  items that could not be read, and why.
+    digest   sha256 of pixels and labels.
+    source   what they were read from, in words.
+    listing  a JSON file with the items' names; None where they are called 0, 1, 2, ...
+    """
+
+    pixels: UInt8[np.ndarray, "n h w c"]
+    labels: Int[Tensor, " n"]
+    names: list[str]
+    splits: Int8[Tensor, " n"]
+    skipped: dict[str, str]
+    digest: str
+    source: str
+    listing: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    @property
+    def channels(self) -> int:
+        return self.pixels.shape[-1]
+
+    @property
+    def size(self) -> int:
+        return self.pixels.shape[1]
+
+    def indices(self, split: Split) -> Int[Tensor, " m"]:
+        """Which pictures belong to a split, ascending."""
+        return (self.splits == SPLITS.index(split)).nonzero().flatten()
+
+    def read(self, index: Int[Tensor, " m"]) -> UInt8[Tensor, "m h w c"]:
+        """The pictures at these places, copied.
+
+        Read from the file where there is one: pages of a map that were touched would count as this process's memory.
+        """
+        if self._mapped is None:
+            return torch.from_numpy(np.take(self.pixels, index.cpu().numpy(), axis=0))
+        file, offset = self._mapped
+        found = np.empty((len(index), *self.pixels.shape[1:]), dtype=np.uint8)
+        flat = found.reshape(len(index), -1)
+        places = index.tolist()
+        # In ascending order a disk is read forwards.
+        for row in sorted(range(len(places)), key=places.__getitem__):
+            start = offset + places[row] * flat.shape[1]
+            flat[row] = np.frombuffer(os.pread(file, flat.shape[1], start), dtype=np.uint8)
+        return torch.from_numpy(found)
+
+    @cached_property
+    def _mapped(self) -> tuple[int, int] | None:
+        """An open file that `pixels` maps, and where in it they begin; None for arrays in memory, and on Windows."""
+        pixels = self.pixels
+        if sys.platform == "win32" or not isinstance(pixels, np.memmap) or not isinstance(pixels.base, mmap.mmap):
+            return None
+        if pixels.filename is None or not pixels.flags.c_contiguous:
+            return None
+        # Opened once: a cache that is cleared during a run stays readable to the end of it.
+        descriptor = os.open(pixels.filename, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor, pixels.offset
+
+    def item_names(self) -> list[str]:
+        """What the source calls each picture."""
+        if self.listing is None:
+            return [str(i) for i in range(len(self))]
+        return json.loads(self.listing.read_text(encoding="utf-8"))
+
+    def mean_std(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel, in [0, 1], over up to 5,000 pictures of the train split."""
+        train = self.indices("train")
+        chosen = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:NUM_FOR_STATISTICS]]
+        channels = self.read(chosen).flatten(0, 2).double() / 255
+        return channels.mean(0).tolist(), channels.std(0, correction=0).tolist()
+
+    def describe(self) -> str:
+        """One paragraph: how many, of what, in which splits, what is missing."""
+        colour = "grey" if self.channels == 1 else "colour"
+        parts = [f"{split} {(self.splits == i).sum():,}" for i, split in enumerate(SPLITS)]
+        unlabelled = int((self.labels < 0).sum())
+        lines = [f"{len(self):,} {colour} pictures of {self.size} x {self.size} pixels from {self.source}"]
+        if self.names:
+            counts = self.labels[self.labels >= 0].bincount(minlength=self.num_classes)
+            shown = ", ".join(self.names[:10]) + (", ..." if self.num_classes > 10 else "")
+            lines.append(f"{self.num_classes} classes of {counts.min():,} to {counts.max():,} pictures ({shown})")
+        lines.append(", ".join(parts))
+        if unlabelled:
+            lines.append(f"{unlabelled:,} without a label")
+        if self.num_classes == 1:
+            lines.append("there is one class only, so nothing can be learned about classes")
+        if self.skipped:
+            first, why = next(iter(self.skipped.items()))
+            lines.append(f"{len(self.skipped):,} could not be read and are left out, the first: {first} ({why})")
+        return "; ".join(lines) + f". Digest {self.digest[:12]}."
+
+
+def open_images(
+    source: Path | np.ndarray | Tensor,
+    *,
+    size: int,
+    labels: Path | np.ndarray | Tensor | None = None,
+    label_column: str | None = None,
+    cache: Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Images:
+    """Opens pictures, recognised by what they are, as squares of `size` pixels; decodes them if it never did before.
+
+    source        a folder of images (class sub-folders or none; top folders train, val, test are splits); parquet,
+                  webdataset tars or IDX files, or the folder they lie in; an array of pictures, or its .npy file.
+    labels        a CSV file (file,label) for files; class numbers [n] or a .npy of them for arrays; -1 unlabelled.
+    label_column  of a parquet table, where it is not called label, labels, class, fine_label or target.
+    cache         where decoded pictures are kept; by default $JEPALAB_CACHE or .cache/jepalab in your home.
+    seed          of the splits that the source does not make itself.
+    progress      called with the number of items done and the total.
+
+    How a picture becomes bytes is in `image_files.decode`; who trains, validates and tests in `image_labels`.
+
+    Raises:
+        ValueError: nothing there, nothing readable, more than half unreadable, labels that fit nothing, or a class
+            with too few pictures to split; the message says what was expected and what was found.
+        OSError: the cache cannot be written, or the disk is full.
+    """
+    if size < 1:
+        raise ValueError(f"Wanted a size of at least 1 pixel, got {size}.")
+    cache = cache or default_cache()
+    if isinstance(source, Path) and source.suffix != ".npy":
+        return _open_files(source, size, labels, label_column, cache, seed, progress)
+    pixels, listed = _listed_array(source)
+    is_ready = pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1:3] == (size, size)
+    if is_ready and pixels.shape[-1] in {1, 3}:
+        rows = in_place(pixels)
+    else:
+        rows = decoded(listed, size=size, cache=cache, progress=progress)
+    values = rows.codes if labels is None else _class_numbers(labels, len(pixels), rows.skipped)
+    codes, names = coded([int(value) for value in values], None)
+    return _images(rows, codes, names, listed.title, seed)
+
+
+def _open_files(
+    path: Path,
+    size: int,
+    labels: Path | np.ndarray | Tensor | None,
+    label_column: str | None,
+    cache: Path,
+    seed: int,
+    progress: Progress | None,
+) -> Images:
+    if labels is not None and not isinstance(labels, Path):
+        raise ValueError("Labels of files come from a CSV file; arrays of labels belong to arrays of pictures.")
+    source, root = _recognised(path, label_column)
+    table = None if labels is None else read_label_table(labels, root=root)
+    if table is not None and source.listing is not None:
+        match_labels(table, source.listing, where=source.title)
+    rows = decoded(source, size=size, cache=cache, progress=progress)
+    codes, names = rows.codes, rows.names
+    if table is not None:
+        assert rows.listing is not None, "decoded into the cache"
+        found, num_unused = match_labels(table, json.loads(rows.listing.read_text(encoding="utf-8")), where=str(path))
+        codes, names = coded(found, None)
+        if num_unused:
+            _say(f"{num_unused} of {len(table)} rows of {labels} name no readable picture in {source.title}.")
+    return _images(rows, codes, names, source.title, seed)
+
+
+def _recognised(path: Path, label_column: str | None) -> tuple[Source, Path]:
+    """The source at a path, and the folder that its files' names are relative to."""
+    root = path if path.is_dir() else path.parent
+    files = walk(path) if path.is_dir() else [path] if path.is_file() else []
+    kinds = "images in class sub-folders or none, parquet files, webdataset tars, IDX files or an array in a .npy file"
+    if not path.exists():
+        raise ValueError(f"Wanted {kinds}, but there is no {path}.")
+    tables = [file for file in files if file.suffix.lower() == ".parquet"]
+    if label_column is not None and not tables:
+        raise ValueError(f"A label column ({label_column!r}) belongs to parquet files, and there are none in {path}.")
+    if tables:
+        source = parquet(root, tables, label_column=label_column)
+    elif packed := [file for file in files if is_tar(file)]:
+        source = tars(root, packed)
+    elif any(is_idx(file) for file in files):
+        source = idx(root, files if path.is_dir() else walk(root))
+    elif path.is_dir():
+        source = folder_of_images(root, files)
+    else:
+        raise ValueError(f"Wanted {kinds}, got the file {path}; give the folder it lies in.")
+    if not source.num:
+        some = f"{len(files)} files, the first: {files[0].name}" if files else "nothing"
+        raise ValueError(
+            f"Wanted {kinds}, but {path} holds no picture (looked for {', '.join(sorted(SUFFIXES))}); found {some}."
+        )
+    return source, root
+
+
+def _listed_array(source: Path | np.ndarray | Tensor) -> tuple[np.ndarray, Source]:
+    if isinstance(source, Path):
+        try:
+            pixels = np.load(source, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"Wanted an array of pictures in {source}, but it cannot be read: {error}.") from error
+        key, title = fingerprint("npy", source.parent, [source]), f"array {source.name}"
+    else:
+        pixels = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
+        content = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode() + np.ascontiguousarray(pixels).tobytes())
+        key, title = content.hexdigest(), "an array in memory"
+    return pixels, array(pixels, key, title)
+
+
+def _class_numbers(labels: Path | np.ndarray | Tensor, num: int, skipped: dict[str, str]) -> np.ndarray:
+    if isinstance(labels, Path):
+        if labels.suffix != ".npy":
+            raise ValueError(
+                f"Labels of an array are class numbers [{num}], an array too or a .npy file; got {labels}."
+            )
+        labels = np.load(labels)
+    values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if values.shape != (num,) or values.dtype.kind not in "iu":
+        raise ValueError(f"Wanted class numbers [{num}], one a picture, got {values.dtype} {list(values.shape)}.")
+    return np.delete(values, [int(item) for item in skipped])
+
+
+def _images(rows: Decoded, codes: np.ndarray, names: list[str], title: str, seed: int) -> Images:
+    splits = assign_splits(codes, rows.own, rows.hashes, names=names, seed=seed)
+    digest = hashlib.sha256(rows.sha256.encode() + codes.astype("<i8").tobytes()).hexdigest()
+    images = Images(
+        pixels=rows.pixels,
+        labels=torch.from_numpy(codes.astype(np.int64)),
+        names=names,
+        splits=torch.from_numpy(splits),
+        skipped=rows.skipped,
+        digest=digest,
+        source=title,
+        listing=rows.listing,
+    )
+    if rows.skipped or len(names) == 1:
+        _say(images.describe())
+    return images
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,58 @@
+"""A file of pictures that grows as they are decoded, in numpy's format, whatever their number and colour will be."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+
+class PixelFile:
+    """A .npy file of bytes that grows picture by picture, grey until the first coloured one.
+
+    Written, not mapped: on a full disk a write is an error, while a store into a map kills the process.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.size, self.channels, self.num = path, size, 1, 0
+        self.file = path.open("w+b")
+        self.file.write(self._header())
+
+    def append(self, picture: UInt8[np.ndarray, "s s c"]) -> None:
+        if picture.shape[-1] > self.channels:
+            self._become_coloured()
+        self.file.write(np.broadcast_to(picture, (self.size, self.size, self.channels)).tobytes())
+        self.num += 1
+
+    def __enter__(self) -> PixelFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.file.seek(0)
+                self.file.write(self._header())
+                self.file.flush()
+                os.fsync(self.file.fileno())
+        finally:
+            self.file.close()
+
+    def _header(self) -> bytes:
+        """numpy leaves room for the number of rows, so a header's length does not depend on it."""
+        file = io.BytesIO()
+        shape = (self.num, self.size, self.size, self.channels)
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        return file.getvalue()
+
+    def _become_coloured(self) -> None:
+        grey, self.channels = self.file, 3
+        grey.seek(len(self._header()))
+        self.file = self.path.with_suffix(".coloured").open("w+b")
+        self.file.write(self._header())
+        with grey:
+            while block := grey.read(2**20):
+                self.file.write(np.frombuffer(block, dtype=np.uint8).repeat(3).tobytes())
+        self.path.with_suffix(".coloured").replace(self.path)

@@ -1,0 +1,1 @@
+"""Trained encoders in and out: folders that make the same module again, and those that transformers reads."""

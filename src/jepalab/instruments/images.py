@@ -1,0 +1,249 @@
+"""Embeddings of images extracted once for every instrument, and the subject that image instruments judge.
+
+All is read in evaluation mode, without gradient and without augmentation, on the device the objective is on: in
+float32 on the CPU, under bfloat16 autocast on CUDA. Features come back as float32 on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from jepalab.data.augmentation import LUMA, Plain
+from jepalab.data.image_stream import ImageStream
+from jepalab.data.images import Images
+from jepalab.data.sprites import SPLITS, Split
+from jepalab.types import Encoder, Objective, PatchEncoder
+
+IMAGES_AT_ONCE = 256
+NUM_IMAGES: Mapping[Split, int] = {"train": 50_000, "validation": 5_000, "test": 10_000}
+
+
+@dataclass(frozen=True)
+class FrozenImages:
+    """What an encoder says of n images of one split, in random order, so that the first k are a random sample.
+
+    levels  [n l d] float32 on the CPU: the mean over the tokens of each level of the encoder; the last is its output.
+    labels  [n], all known.
+    index   [n] places in the set of images.
+    """
+
+    levels: Float[Tensor, "n l d"]
+    labels: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]
+
+    def __post_init__(self) -> None:
+        if not len(self.levels) == len(self.labels) == len(self.index):
+            raise ValueError(
+                f"wanted a label and a place for each of {len(self.levels)} images, got {len(self.labels)} labels and "
+                f"{len(self.index)} places"
+            )
+        check_finite(self.levels)
+
+    @property
+    def z(self) -> Float[Tensor, "n d"]:
+        """The pooled output of the encoder."""
+        return self.levels[:, -1]
+
+
+@dataclass(frozen=True)
+class ImageSubject:
+    """What an image instrument judges: one encoder of a trained objective, on three splits of a set of images.
+
+    size  of the pictures that the encoder takes, in pixels; None if it is that of the images.
+    """
+
+    objective: Objective
+    encoder: Encoder
+    images: Images
+    train: FrozenImages
+    validation: FrozenImages
+    test: FrozenImages
+    size: int | None = None
+
+    def part(self, split: Split) -> FrozenImages:
+        """The part by its name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
+
+class Tokens(NamedTuple):
+    """Every token of the encoder's output, not pooled, and the images' labels."""
+
+    z: Float[Tensor, "n t d"]
+    labels: Int[Tensor, " n"]
+
+
+def image_subjects(
+    objective: Objective,
+    stream: ImageStream,
+    *,
+    share: float = 1.0,
+    num_images: Mapping[Split, int] = NUM_IMAGES,
+) -> dict[str, ImageSubject]:
+    """One subject for each encoder that the objective would hand over ("student", and "teacher" where there is one).
+
+    share       of `num_images` to use at most, for a quick look.
+    num_images  how many labelled images of each split are read at most; the same ones for every encoder.
+
+    Pictures have the stream's size and are not augmented; the stream's other settings play no part. The objective
+    stays on its device and is left as it was. ValueError where a split has no labelled images.
+    """
+    images, size = stream.images, stream.size
+    index = {split: split_index(images, split, max(2, round(share * num_images[split]))) for split in SPLITS}
+    found = {}
+    for name, encoder in objective.probed_encoders().items():
+        parts = {split: freeze(encoder, images, index[split], size=size) for split in SPLITS}
+        found[name] = ImageSubject(objective, encoder, images, parts["train"], parts["validation"], parts["test"], size)
+    return found
+
+
+def split_index(images: Images, split: Split, num_images: int) -> Int[Tensor, " n"]:
+    """Places of labelled images of a split, in an order drawn once and for all; a smaller number gives the first."""
+    labels, places = images.labels, images.indices(split)
+    places = places[labels[places] >= 0]
+    if len(places) < 2:
+        raise ValueError(
+            f"wanted at least 2 labelled images in the {split} split, got {len(places)} ({int((labels >= 0).sum())} "
+            f"labelled of {len(labels)} images in all); give labels, or split the images anew"
+        )
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(SPLITS.index(split)))
+    return places[order[:num_images]]
+
+
+def freeze(
+    encoder: Encoder,
+    images: Images,
+    index: Int[Tensor, " n"],
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+) -> FrozenImages:
+    """The encoder's pooled levels on the images at these places; `size` and `channels` as in `pictures`."""
+
+    def pooled(x: Tensor) -> Tensor:
+        return torch.stack([tokens.float().mean(dim=1) for tokens in _levels(encoder, x)], dim=1)
+
+    return FrozenImages(read(encoder, images, index, pooled, size=size, channels=channels), images.labels[index], index)
+
+
+def tokens(subject: ImageSubject, split: Split, num_images: int) -> Tokens:
+    """The encoder's output on the first images of a split, float32 on the CPU: n x t x d x 4 bytes."""
+    part = subject.part(split)
+    z = read(subject.encoder, subject.images, part.index[:num_images], subject.encoder, size=subject.size)
+    check_finite(z)
+    return Tokens(z, part.labels[:num_images])
+
+
+@torch.no_grad()
+def read(
+    module: nn.Module,
+    images: Images,
+    index: Int[Tensor, " n"],
+    function: Callable[[Tensor], Tensor],
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+) -> Float[Tensor, "n ..."]:
+    """function(x) for the images at these places, batch by batch, with the module in evaluation mode."""
+    device, found = device_of(module), None
+    with evaluating(module):
+        for start in range(0, len(index), IMAGES_AT_ONCE):
+            rows = slice(start, start + IMAGES_AT_ONCE)
+            with mixed_precision(device):
+                part = (
+                    function(pictures(images, index[rows], device=device, size=size, channels=channels)).float().cpu()
+                )
+            if found is None:  # filled in place: a list of parts would hold everything twice when joined
+                found = torch.empty(len(index), *part.shape[1:])
+            found[rows] = part
+    assert found is not None, "no images to read"
+    return found
+
+
+def pictures(
+    images: Images,
+    index: Int[Tensor, " n"],
+    *,
+    device: torch.device,
+    size: int | None = None,
+    channels: int | None = None,
+) -> Float[Tensor, "n 1 c h w"]:
+    """The images at these places as floats in [0, 1] on the device.
+
+    size, channels  wanted in place of their own: they are resized, grey is repeated over three channels, and colour
+                    becomes grey by its luma.
+    """
+    x = images.read(index).to(device).permute(0, 3, 1, 2).float() / 255
+    if channels is not None and channels != images.channels:
+        if channels not in {1, 3}:
+            raise ValueError(f"wanted 1 channel (grey) or 3 (colour), got {channels}; images have no others")
+        x = x.expand(-1, 3, -1, -1) if channels == 3 else (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    if size is not None:
+        x = Plain()(x, size=size, generator=torch.Generator())
+    return x[:, None]
+
+
+def known_classes(train: FrozenImages) -> Int[Tensor, " c"]:
+    """The labels seen in training, ascending. ValueError below two."""
+    classes = train.labels.unique()
+    if len(classes) < 2:
+        raise ValueError(f"wanted at least 2 classes in the training labels, got {classes.tolist()}; label more images")
+    return classes
+
+
+def class_index(labels: Int[Tensor, " n"], classes: Int[Tensor, " c"]) -> Int[Tensor, " n"]:
+    """Each label's place among the classes; -1 for a label that training has not seen."""
+    place = torch.searchsorted(classes, labels).clamp_max(len(classes) - 1)
+    return torch.where(classes[place] == labels, place, -1)
+
+
+def check_finite(z: Float[Tensor, "*shape"]) -> None:
+    """ValueError if any embedding is NaN or infinite."""
+    num_bad = int((~z.isfinite()).sum())
+    if num_bad:
+        raise ValueError(
+            f"embeddings {tuple(z.shape)} must be finite, but {num_bad} numbers are NaN or infinite; find the step "
+            "where the training diverged, and lower the learning rate"
+        )
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's numbers lie; the CPU if it has none."""
+    return next(chain(module.parameters(), module.buffers()), torch.zeros(())).device
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 autocast on CUDA, float32 elsewhere."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """float32 inside `mixed_precision`: pictures that are changed there must keep their eight bits."""
+    return torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module and all in it in evaluation mode inside; each part as it was afterwards."""
+    was = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in was:
+            part.training = training
+
+
+def _levels(encoder: Encoder, x: Tensor) -> list[Tensor]:
+    network: object = encoder
+    if not isinstance(network, PatchEncoder):
+        return [encoder(x)]
+    # Levels of another width (early stages of a convolutional network) cannot stand in one table with the last.
+    return [level for level in network.levels(x) if level.shape[-1] == encoder.dim]

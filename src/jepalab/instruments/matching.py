@@ -1,0 +1,116 @@
+"""Pictures and encoders that fit each other: what an encoder was built for, and grey beside colour."""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from jepalab.backbones.conv import ConvEncoder
+from jepalab.backbones.pca import PixelPCA
+from jepalab.backbones.resnet import ResNet
+from jepalab.backbones.vit import ViT
+from jepalab.data.augmentation import LUMA
+from jepalab.data.images import Images
+from jepalab.types import Encoder
+
+
+class PictureShape(NamedTuple):
+    """Height and width in pixels, and channels, of the square pictures that an encoder takes."""
+
+    size: int
+    channels: int
+
+
+def picture_shape(encoder: Encoder) -> PictureShape:
+    """What the encoder was built for. ValueError, in words, if that is not square still pictures, grey or in colour."""
+    name = type(encoder).__name__
+    if isinstance(encoder, ViT):
+        if len(encoder.sample_shape) != 4 or encoder.sample_shape[0] != 1:
+            raise ValueError(f"This {name} reads series or clips on the grid {encoder.grid}, not still pictures.")
+        _, channels, height, width = encoder.sample_shape
+        if height != width:
+            raise ValueError(f"Pictures are cut square, and this {name} reads {height} x {width} pixels.")
+        shape = PictureShape(height, channels)
+    elif isinstance(encoder, ResNet | ConvEncoder):
+        shape = PictureShape(encoder.size, encoder.channels)
+    elif isinstance(encoder, PixelPCA):
+        shape = _square_of(len(encoder.mean))
+    else:
+        raise ValueError(f"What pictures a {name} reads is not known here; wanted an encoder of jepalab.")
+    if shape.channels not in {1, 3}:
+        raise ValueError(f"Pictures have 1 channel (grey) or 3 (colour), and this {name} reads {shape.channels}.")
+    return shape
+
+
+def match_channels(encoder: Encoder, images: Images) -> Encoder:
+    """The encoder itself, or one that takes pictures with the images' channels and gives it what it was built for."""
+    channels = picture_shape(encoder).channels
+    return encoder if channels == images.channels else Recoloured(encoder, channels=channels)
+
+
+def describe_match(encoder: Encoder, images: Images) -> str:
+    """What `match_channels` does to the images, in a sentence; nothing if they fit."""
+    channels = picture_shape(encoder).channels
+    if channels == images.channels:
+        return ""
+    if channels == 1:
+        return "The encoder was built for grey pictures: colour was made grey."
+    return "The encoder was built for pictures in colour: grey was repeated in each channel."
+
+
+class Recoloured(Encoder):
+    """An encoder built for grey that takes colour, by its luma, or one built for colour that takes grey, repeated.
+
+    channels  that the encoder was built for.
+    """
+
+    def __init__(self, encoder: Encoder, *, channels: int) -> None:
+        super().__init__()
+        self.encoder, self.channels, self.dim = encoder, channels, encoder.dim
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        return self._vit.grid
+
+    @property
+    def patch_dim(self) -> int:
+        return self._vit.patch_dim
+
+    def patches(self, x: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b n p"]:
+        return self._vit.patches(self._recolour(x))
+
+    def levels(
+        self, x: Float[Tensor, "b t c h w"], keep: Int[Tensor, "b k"] | None = None
+    ) -> list[Float[Tensor, "b n d"]]:
+        """Those of the encoder; its output alone if it is no transformer."""
+        if isinstance(self.encoder, ViT):
+            return self.encoder.levels(self._recolour(x), keep)
+        return [self(x, keep)]
+
+    def forward(
+        self, x: Float[Tensor, "b t c h w"], keep: Int[Tensor, "b k"] | None = None, causal: bool = False
+    ) -> Float[Tensor, "b n d"]:
+        return self.encoder(self._recolour(x), keep, causal)
+
+    @property
+    def _vit(self) -> ViT:
+        if not isinstance(self.encoder, ViT):
+            raise AttributeError(f"a {type(self.encoder).__name__} has no grid of patches")
+        return self.encoder
+
+    def _recolour(self, x: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t e h w"]:
+        if self.channels == 1:
+            return (x * x.new_tensor(LUMA)[:, None, None]).sum(2, keepdim=True)
+        return x.expand(-1, -1, self.channels, -1, -1)
+
+
+def _square_of(num_pixels: int) -> PictureShape:
+    """No number is both a square and three times a square, so the channels are known too."""
+    sizes = {channels: isqrt(num_pixels // channels) for channels in (1, 3)}
+    for channels, size in sizes.items():
+        if channels * size**2 == num_pixels:
+            return PictureShape(size, channels)
+    raise ValueError(f"This encoder reads {num_pixels} numbers, which are no square picture, grey or in colour.")

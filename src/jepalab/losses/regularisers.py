@@ -1,0 +1,47 @@
+"""What keeps token embeddings from collapsing without a teacher: VICReg's terms, or SIGReg, over pictures.
+
+Statistics are taken over the batch at each place of the grid. Taken over all tokens together they could be met by
+the position alone, which every encoder with position codes has for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jepalab.losses.sigreg import SIGReg
+from jepalab.losses.vicreg import spread
+
+
+@runtime_checkable
+class Regulariser(Protocol):
+    """Named terms of the statistics of embeddings."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def __call__(self, z: Float[Tensor, "b n d"]) -> dict[str, Float[Tensor, ""]]: ...
+
+
+class VarianceCovariance(nn.Module):
+    """VICReg's hinge on the standard deviation and its off-diagonal covariance, at each place (arXiv 2105.04906)."""
+
+    names: ClassVar[tuple[str, ...]] = ("variance", "covariance")
+
+    def forward(self, z: Float[Tensor, "b n d"]) -> dict[str, Float[Tensor, ""]]:
+        return spread(z.transpose(0, 1))._asdict()
+
+
+class Gaussianity(nn.Module):
+    """SIGReg at each place (LeJEPA, arXiv 2511.08544)."""
+
+    names: ClassVar[tuple[str, ...]] = ("sigreg",)
+
+    def __init__(self, sigreg: SIGReg) -> None:
+        super().__init__()
+        self.sigreg = sigreg
+
+    def forward(self, z: Float[Tensor, "b n d"]) -> dict[str, Float[Tensor, ""]]:
+        return {"sigreg": self.sigreg(z.transpose(0, 1))}

@@ -1,0 +1,137 @@
+"""Masked embedding prediction: I-JEPA (arXiv 2301.08243), and by its parts SALT, data2vec and V-JEPA 2.1.
+
+The encoder sees the context alone; the predictor answers for each target block in a pass of its own; the targets are
+embeddings of the *full* input, taken from the teacher's levels and layer-normed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jepalab.backbones.masked import MaskedPredictor
+from jepalab.backbones.teachers import EMATeacher, Teacher
+from jepalab.backbones.vit import ViT, take_tokens
+from jepalab.losses.distances import Distance, smooth_l1
+from jepalab.losses.regularisers import Regulariser
+from jepalab.losses.targets import Targets, output_level
+from jepalab.masks.drawing import MaskDrawer
+from jepalab.masks.random import RandomMask
+from jepalab.types import Batch, Encoder, Mask, MaskSampler, Objective, PatchEncoder, Space
+
+
+class MaskedJEPA(Objective):
+    """The predicted embeddings of hidden tokens against the teacher's.
+
+    teacher      `EMATeacher` (published), `FrozenTeacher` (SALT) or `OwnTeacher`, which needs a regulariser.
+    targets      which of the teacher's levels are predicted; the predictor answers in their width.
+    distance     smooth L1 (published code), squared or absolute.
+    regulariser  terms on the embeddings of the full input against collapse; None with a teacher that cannot follow.
+    weights      the teacher's name ("ema", "frozen", "own"); "ema_context" and so on with a predictor that answers for
+                 the context too (each context token weighted by one over its distance to the nearest target, V-JEPA
+                 2.1); and the regulariser's terms.
+    """
+
+    compares: ClassVar[Mapping[str, Space]] = {
+        "ema": Space.EMA_EMBEDDING,
+        "frozen": Space.FROZEN_EMBEDDING,
+        "own": Space.OWN_EMBEDDING,
+        "ema_context": Space.EMA_EMBEDDING,
+        "frozen_context": Space.FROZEN_EMBEDDING,
+        "own_context": Space.OWN_EMBEDDING,
+        "variance": Space.STATISTIC,
+        "covariance": Space.STATISTIC,
+        "sigreg": Space.STATISTIC,
+    }
+    nearness: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        predictor: MaskedPredictor,
+        masks: MaskSampler,
+        teacher: Teacher,
+        targets: Targets = output_level,
+        distance: Distance = smooth_l1,
+        regulariser: Regulariser | None = None,
+        weights: dict[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(encoder, PatchEncoder) or encoder.grid != masks.grid:
+            raise ValueError(
+                f"A masked JEPA hides patches, so it needs an encoder of patches on the masks' grid {masks.grid}, got "
+                f"{type(encoder).__name__} on {encoder.grid if isinstance(encoder, PatchEncoder) else 'no grid'}."
+            )
+        self.encoder, self.predictor, self.teacher = encoder, predictor, teacher
+        self.masks = MaskDrawer(masks, seed=seed)
+        self.targets, self.distance, self.regulariser = targets, distance, regulariser
+        self.context_term = None if predictor.answer_context is None else f"{teacher.name}_context"
+        names = [teacher.name, *filter(None, [self.context_term]), *(regulariser.names if regulariser else ())]
+        self.weights = dict.fromkeys(names, 1.0) if weights is None else weights
+        if {*self.weights} != {*names}:
+            raise ValueError(
+                f"These parts have the terms {', '.join(names)}, got weights for {', '.join(self.weights)}."
+            )
+        if teacher.space is Space.OWN_EMBEDDING and regulariser is None:
+            raise ValueError("A JEPA that is its own teacher collapses; give it a regulariser.")
+        self.register_buffer("nearness", _nearness(encoder.grid), persistent=False)
+
+    def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        mask = self.masks(len(batch))
+        levels = self.teacher(self.patch_encoder, batch.x)
+        z_target = self.targets(levels)
+        z = self.encoder(batch.x, mask.context)
+        terms = {}
+        if self.context_term is None:
+            z_pred = self.predictor(z, mask)
+        else:
+            z_pred, context_pred = self.predictor.with_context(z, mask)
+            seen = take_tokens(z_target, mask.context).unsqueeze(1).expand_as(context_pred)
+            terms[self.context_term] = self.distance(context_pred, seen, self._weigh_context(mask))
+        hidden = take_tokens(z_target, mask.target.flatten(1)).unflatten(1, mask.target.shape[1:])
+        weight = None if mask.present is None else mask.present.float()
+        terms[self.teacher.name] = self.distance(z_pred, hidden, weight)
+        if self.regulariser is not None:
+            terms |= self.regulariser(levels[-1])
+        return terms
+
+    @property
+    def patch_encoder(self) -> PatchEncoder:
+        """The encoder, under the name of what it can do."""
+        assert isinstance(self.encoder, PatchEncoder)
+        return self.encoder
+
+    def after_step(self, progress: float) -> None:
+        self.teacher.follow(self.encoder, progress)
+
+    def probed_encoders(self) -> dict[str, Encoder]:
+        """The student, and the teacher where it follows the student."""
+        network = self.teacher.network()
+        return {"student": self.encoder} | ({} if network is None else {"teacher": network})
+
+    def _weigh_context(self, mask: Mask) -> Float[Tensor, "b g k"]:
+        """One over the distance, in patches, of each context token to the nearest token of the block."""
+        to_targets = self.nearness[mask.context[:, None, :, None], mask.target[:, :, None, :]]
+        if mask.present is not None:
+            to_targets = to_targets.masked_fill(~mask.present[:, :, None], 0.0)
+        return to_targets.amax(-1)
+
+    @classmethod
+    def tiny(cls) -> tuple[Objective, Batch]:
+        encoder = ViT((4, 4), patch=(2, 2), dim=12, depth=2, num_heads=2)
+        predictor = MaskedPredictor(12, 12, grid=(4, 4), width=8, depth=2, num_heads=2)
+        objective = cls(encoder, predictor=predictor, masks=RandomMask((4, 4)), teacher=EMATeacher(encoder))
+        return objective, Batch(x=torch.rand(4, 1, 1, 8, 8))
+
+
+def _nearness(grid: tuple[int, ...]) -> Float[Tensor, "n n"]:
+    """One over the Euclidean distance of two places; a place is at distance 1 from itself."""
+    axes = torch.meshgrid(*(torch.arange(float(size)) for size in grid), indexing="ij")
+    places = torch.stack(axes, -1).reshape(-1, len(grid))
+    return 1 / torch.cdist(places, places).clamp_min(1.0)

@@ -1,0 +1,231 @@
+"""The command `jepalab probe`: what a trained encoder knows about classes, beside what comes without training."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from jaxtyping import Int
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from jepalab.backbones.pca import PixelPCA
+from jepalab.data.images import Images, open_images
+from jepalab.data.sprites import SPLITS, Split
+from jepalab.dist import Engine
+from jepalab.hub.encoders import fresh_encoder
+from jepalab.hub.runs import load, read_facts
+from jepalab.instruments.attentive import attentive
+from jepalab.instruments.finetuning import finetuning
+from jepalab.instruments.images import NUM_IMAGES, ImageSubject, freeze, pictures, split_index
+from jepalab.instruments.label_efficiency import label_efficiency
+from jepalab.instruments.layers import layer_sweep
+from jepalab.instruments.matching import describe_match, match_channels, picture_shape
+from jepalab.instruments.recognition import recognition
+from jepalab.objectives.untrained import Untrained
+from jepalab.progress import count_items
+from jepalab.types import Encoder
+
+RANDOM, PCA = "random init", "pixel PCA"
+# Components of more pixels take minutes and gigabytes, so larger pictures are shrunk for this floor.
+PCA_SIZE, PCA_IMAGES = 32, 5_000
+TITLES = {
+    "linear": "linear",
+    "logistic": "logistic",
+    "knn": "kNN",
+    "attentive": "attentive",
+    "finetuned": "fine-tuned",
+}
+MEANINGS = {
+    "linear": "ridge classifier on the mean token",
+    "logistic": "logistic regression on the mean token",
+    "knn": "vote of the 20 nearest training pictures; nothing is trained",
+    "attentive": "small attention over all tokens, trained on up to 4,000 pictures",
+    "finetuned": "the whole encoder trained on for 200 steps, tested on up to 2,000 pictures",
+}
+
+
+@dataclass(frozen=True)
+class ProbeCommand:
+    """Says how well the embeddings of a trained encoder tell the classes of pictures, beside what no training gives.
+
+    Args:
+        run: folder of a run (runs/NAME) or of an encoder.
+        data: folder of images in class sub-folders, Hugging Face parquet, webdataset tars or IDX files.
+        labels: CSV of file,label; otherwise labels come from sub-folders or the data's own column.
+        encoder: which encoder of the run, student or teacher; without it, the one that is reported first.
+        attentive: also train a small attention over all tokens; takes minutes.
+        finetune: also train a copy of the whole encoder on; takes minutes.
+        shots: also learn from few labels a class, from 1 to 100.
+        layers: also read every layer of the encoder.
+        share: share of the pictures to read, for a quick look.
+        cache: where decoded pictures are kept.
+        device: auto takes CUDA, then MPS, then the CPU.
+        json: print the scores as JSON.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    data: Path
+    labels: Path | None = None
+    encoder: str | None = None
+    attentive: bool = False
+    finetune: bool = False
+    shots: bool = False
+    layers: bool = False
+    share: float = 1.0
+    cache: Path | None = None
+    device: str = "auto"
+    json: bool = False
+
+
+def run(words: list[str]) -> int:
+    """Runs the command."""
+    command = tyro.cli(ProbeCommand, prog="jepalab probe", args=words)
+    if not 0 < command.share <= 1:
+        raise ValueError(f"A share of the pictures is above 0 and at most 1, got {command.share}.")
+    encoder, facts = load(command.run, encoder=command.encoder), read_facts(command.run, encoder=command.encoder)
+    with count_items(f"decoding {command.data}") as progress:
+        size, cache = picture_shape(encoder).size, command.cache
+        images = open_images(command.data, size=size, labels=command.labels, cache=cache, progress=progress)
+    if not images.names:
+        raise ValueError(
+            f"The pictures in {command.data} have no labels, and a probe reads classes: sort them into a sub-folder "
+            "for each class, or name a CSV of file,label with --labels."
+        )
+    index = {split: split_index(images, split, max(2, round(command.share * NUM_IMAGES[split]))) for split in SPLITS}
+    name = facts.get("name", "encoder")
+    with Engine(device=command.device) as engine:
+        encoders = {name: match_channels(encoder, images)}
+        if not isinstance(encoder, PixelPCA):
+            encoders[RANDOM] = match_channels(fresh_encoder(encoder), images)
+            encoders[PCA] = pixel_components(images, index["train"], dim=encoder.dim)
+        scores = {arm: judge(of.to(engine.device), images, index, command, name=arm) for arm, of in encoders.items()}
+    found = {
+        "run": str(command.run),
+        "encoder": name,
+        "data": images.source,
+        "num": {split: len(rows) for split, rows in index.items()},
+        "num_classes": images.num_classes,
+        "chance": float(images.labels[index["test"]].bincount().max() / len(index["test"])),
+        "scores": scores,
+    }
+    if command.json:
+        print(json.dumps(found))
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 116)
+    for table in tables(scores):
+        console.print(table)
+    told = [images.describe(), describe_match(encoder, images), *in_words(found), where_from(facts, images)]
+    console.print("\n".join(filter(None, told)), highlight=False, markup=False)
+    return 0
+
+
+def judge(
+    encoder: Encoder,
+    images: Images,
+    index: Mapping[Split, Int[Tensor, " n"]],
+    command: ProbeCommand,
+    *,
+    name: str,
+) -> dict[str, float]:
+    """The scores that the command asks for, of one encoder; those that are no number are left out."""
+    print(f"reading {sum(map(len, index.values())):,} pictures: {name}", file=sys.stderr, flush=True)
+    size = min(PCA_SIZE, images.size) if name == PCA else None
+    parts = {split: freeze(encoder, images, rows, size=size) for split, rows in index.items()}
+    subject = ImageSubject(Untrained(encoder), encoder, images, parts["train"], parts["validation"], parts["test"])
+    scores = recognition(subject)
+    if command.shots:
+        scores |= label_efficiency(subject)
+    if not isinstance(encoder, PixelPCA):  # it has one level of one token, and nothing to train
+        if command.layers:
+            scores |= layer_sweep(subject)
+        if command.attentive:
+            scores |= attentive(subject)
+        if command.finetune:
+            scores |= finetuning(subject)
+    return {name: value for name, value in scores.items() if math.isfinite(value)}
+
+
+def pixel_components(images: Images, train: Int[Tensor, " n"], *, dim: int) -> PixelPCA:
+    """Principal components of training pictures of at most 32 x 32 pixels, as many as an embedding has numbers."""
+    size, few = min(PCA_SIZE, images.size), train[:PCA_IMAGES]
+    x = pictures(images, few, device=torch.device("cpu"), size=size)
+    num_pixels = images.channels * size**2
+    components = PixelPCA(num_pixels, dim=min(dim, num_pixels, len(few) - 1))
+    components.fit(x)
+    return components
+
+
+def tables(scores: Mapping[str, Mapping[str, float]]) -> list[Table]:
+    """Test accuracies in per cent, a row for each encoder: read-outs, then few labels and layers if asked for."""
+    keys = {key: None for of in scores.values() for key in of}
+    shots = {key: key.removeprefix("shot_") for key in keys if key.startswith("shot_") and not key.endswith("_labels")}
+    levels = {key: key.removeprefix("linear_level_") for key in keys if key.startswith("linear_level_")}
+    levels |= {key: "last four" for key in keys if key == "linear_joined_levels"}
+    titles = {key: title for key, title in TITLES.items() if key in keys}
+    return [
+        _table(title, columns, {arm: of for arm, of in scores.items() if columns.keys() & of.keys()})
+        for title, columns in {
+            "Test accuracy in %": titles,
+            "By labels a class": shots,
+            "By layer, linear": levels,
+        }.items()
+        if columns
+    ]
+
+
+def _table(title: str, columns: Mapping[str, str], scores: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("encoder", no_wrap=True)
+    for column in columns.values():
+        table.add_column(column, justify="right")
+    for arm, of in scores.items():
+        table.add_row(arm, *(f"{100 * of[key]:.1f}" if key in of else "-" for key in columns))
+    return table
+
+
+def in_words(found: Mapping[str, Any]) -> list[str]:
+    """What the numbers mean, how exactly they are known, and whether training paid."""
+    num, scores = found["num"], found["scores"]
+    mine, *floors = scores
+    accuracy = scores[mine]["linear"]
+    half = 1.96 * math.sqrt(max(accuracy * (1 - accuracy), 1 / num["test"]) / num["test"])
+    lines = [
+        f"Accuracies are those on {num['test']:,} test pictures of {found['num_classes']} classes; always naming the "
+        f"most common one gives {100 * found['chance']:.1f} %. So many tell an accuracy to about ± {100 * half:.1f} "
+        "points (95 %).",
+        f"Read-outs learned from {num['train']:,} labelled pictures; their settings were chosen on "
+        f"{num['validation']:,} others.",
+    ]
+    if floors:
+        best = max(floors, key=lambda floor: scores[floor]["linear"])
+        gain = 100 * (accuracy - scores[best]["linear"])
+        # Two accuracies on the same pictures, as if they were independent: careful, since mostly they go together.
+        is_clear = gain > 100 * half * math.sqrt(2)
+        lines.append(
+            f"Linear is {gain:+.1f} points from the better floor, {best}: "
+            + ("training paid." if is_clear else "not clearly better, so training has shown nothing for these classes.")
+        )
+    if shown := [f"{TITLES[key]}: {what}" for key, what in MEANINGS.items() if key in scores[mine]]:
+        lines.append("; ".join(shown) + ".")
+    if floors:
+        lines.append(f"{RANDOM}: the same network untrained; {PCA}: no network, principal components of the pixels.")
+    return lines
+
+
+def where_from(facts: Mapping[str, Any], images: Images) -> str:
+    """Whether the encoder may have seen the test pictures; nothing where that is not known."""
+    data = facts.get("data")
+    if not data:
+        return ""
+    if data["digest"] == images.digest:
+        return "The encoder was trained on the train split of these pictures, and saw none of the others."
+    return f"The encoder was trained on other pictures, or with other labels and so on other splits: {data['source']}."

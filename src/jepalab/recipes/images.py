@@ -1,0 +1,252 @@
+"""The image lab: I-JEPA against MAE, autoregression and diffusion on your own pictures, one encoder under all of them.
+
+Which kind of pretraining serves a task is asked of frozen features first, since that is what is handed over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from jepalab.compare.cells import Budget, Cell, Judging
+from jepalab.compare.contrasts import Better, Contrast, Equivalent
+from jepalab.compare.grid import Plan
+from jepalab.compare.image_pictures import draw_image_cell
+from jepalab.compare.tune import Choice, Knob
+from jepalab.data.image_cache import default_cache
+from jepalab.instruments.attentive import attentive
+from jepalab.instruments.finetuning import finetuning
+from jepalab.instruments.image_geometry import image_geometry
+from jepalab.instruments.images import image_subjects
+from jepalab.instruments.label_efficiency import label_efficiency
+from jepalab.instruments.layers import layer_sweep
+from jepalab.instruments.posthoc import posthoc
+from jepalab.instruments.recognition import frozen_linear, recognition
+from jepalab.instruments.robustness import robustness
+from jepalab.instruments.sgd_probe import sgd_probe
+from jepalab.recipes import image_generative, image_jepas
+from jepalab.recipes.allowance import allot, measured_costs
+from jepalab.recipes.image_bench import ImageBench, Network, Pictures, Schedule
+from jepalab.run import Run
+
+METRIC = "linear"
+BATCH = 128
+ASSRAN = "Assran et al. 2023, arXiv 2301.08243"
+AIM = "El-Nouby et al. 2024, arXiv 2401.08541"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train, and its one private knob (every trained arm has one; the shared ones are lr and decay)."""
+
+    label: str
+    make: Callable[..., Run]
+    knob: Knob | Choice | None = None
+
+
+PIXELS = Choice("target", ("norm-pixels", "pixels"))
+MOMENTUM = Knob("momentum", 0.98, 0.9995, scale="one minus")
+ARMS: dict[str, Arm] = {
+    "J1": Arm("I-JEPA", image_jepas.ijepa, MOMENTUM),
+    "J1r": Arm("I-JEPA, official masks", partial(image_jepas.ijepa, masks="reference"), MOMENTUM),
+    "J2": Arm("Masked JEPA + VICReg", image_jepas.ijepa_vicreg, Knob("spread", 0.01, 1.0)),
+    "J3": Arm("Masked JEPA + SIGReg", image_jepas.ijepa_sigreg, Knob("sigreg", 0.001, 0.1)),
+    "J4": Arm("SALT: JEPA on a pixel teacher", image_jepas.salt, Knob("teacher_share", 0.2, 1.0)),
+    "J5": Arm("JEPA on hidden layers", image_jepas.hidden_jepa, Knob("num_levels", 1, 6, scale="whole")),
+    "J6": Arm("I-JEPA + context loss", image_jepas.dense_jepa, Knob("context", 0.05, 1.0)),
+    "V1": Arm("LeJEPA (views)", image_jepas.lejepa, Knob("sigreg", 0.005, 0.5)),
+    "V2": Arm("VICReg (views)", image_jepas.vicreg, Knob("invariance", 5.0, 50.0)),
+    "G1": Arm("MAE", image_generative.mae, PIXELS),
+    "G2": Arm("Next patch (AIM)", image_generative.next_patch, PIXELS),
+    "G3": Arm("Next token", image_generative.next_token, Knob("num_bins", 4, 32, scale="power of two")),
+    "G4": Arm("Denoising", image_generative.denoise, Choice("predict", ("velocity", "noise", "clean"))),
+    "G5": Arm("Masked tokens (BEiT)", image_generative.masked_token, Knob("num_codes", 64, 1024, scale="power of two")),
+    "S": Arm("Supervised (ceiling)", image_generative.classifier, Knob("crop", 0.2, 0.8)),
+    "R": Arm("Random encoder (floor)", image_generative.random_vit),
+    "PCA": Arm("Pixel PCA (floor)", image_generative.image_pca),
+}
+MAIN = ("J1", "V1", "G1", "G2", "G4", "S", "R", "PCA")
+CONDITION = "pictures"
+
+METRICS = {
+    "linear": "linear",
+    "knn": "kNN",
+    "logistic": "logistic",
+    "linear_sgd": "BN + SGD",
+    "attentive": "attentive",
+    "finetuned": "fine-tuned",
+    "linear_best_level": "best layer",
+    "shot_10": "10 labels a class",
+    "shots_auc": "label efficiency",
+    "robust_mean": "corrupted",
+    "posthoc_psnr": "PSNR of a decoder",
+    "rankme": "RankMe",
+    "rankme_centred": "RankMe, centred",
+}
+
+
+def judging(depth: Literal["trial", "quick", "full"]) -> Judging:
+    """How cells are judged: "trial" ranks settings; "quick" suits short runs; "full" reads out every way there is."""
+    if depth == "trial":
+        few = partial(image_subjects, num_images={"train": 10_000, "validation": 5_000, "test": 1_000})
+        return Judging(instruments=(frozen_linear,), curve=(), curve_at=(), subjects=few)
+    shallow = (recognition, layer_sweep, label_efficiency, image_geometry)
+    deep = (attentive, sgd_probe, finetuning, robustness, posthoc)
+    num_images = {"train": 50_000, "validation": 5_000, "test": 10_000}
+    if depth == "quick":
+        num_images, deep = {"train": 10_000, "validation": 2_000, "test": 4_000}, (attentive,)
+    return Judging(
+        instruments=shallow,
+        of_the_first=deep,
+        curve=(frozen_linear,),
+        curve_at=(0.1, 0.25, 0.5),
+        draw=draw_image_cell,
+        subjects=partial(image_subjects, num_images=num_images),
+    )
+
+
+def declare(arms: Sequence[str]) -> list[Contrast]:
+    """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
+    claims: list[Contrast] = [
+        _better("J1 > G1 | linear", f"{ASSRAN}, table 1: 72.9 against 68.0 with ViT-B/16", "Frozen features: I-JEPA beats MAE"),
+        _better("J1 > G1 | shot_10", f"{ASSRAN}, table 2: 1 % of the labels", "Few labels: I-JEPA beats MAE"),
+        _better("G1 > J1 | finetuned", f"{ASSRAN}, table 15: 87.8 against 87.1", "Fine-tuned: MAE beats I-JEPA"),
+        _better("V1 > J1 | linear", "LeJEPA, arXiv 2511.08544; views bring invariances", "Views: LeJEPA beats I-JEPA"),
+        _better("J1 > R | linear", "what any pretraining has to do", "I-JEPA beats an untrained encoder"),
+        _better("J1 > PCA | linear", "what any pretraining has to do", "I-JEPA beats the pixels' components"),
+        Equivalent(
+            "Generative camps: next patch equals MAE",
+            better="G2",
+            than="G1",
+            metric=METRIC,
+            condition=CONDITION,
+            margin=0.02,
+            because="Both predict normalised pixels from part of the picture.",
+            source=f"{AIM}, table 5: 78.2 against 77.8",
+        ),
+    ]
+    return [claim for claim in claims if {claim.better, claim.than} <= set(arms)]  # pyrefly: ignore[missing-attribute]
+
+
+BECAUSE = {
+    "Frozen features: I-JEPA beats MAE": "Embeddings can drop what pixels must keep; a linear probe sees what is kept.",
+    "Few labels: I-JEPA beats MAE": "With few labels, what is already linear counts for more.",
+    "Fine-tuned: MAE beats I-JEPA": "Pixels hold details that fine-tuning can use and a frozen probe cannot.",
+    "Views: LeJEPA beats I-JEPA": "Augmented views say which differences do not matter.",
+    "I-JEPA beats an untrained encoder": "A floor that learns nothing is part of every honest table.",
+    "I-JEPA beats the pixels' components": "A floor that learns nothing is part of every honest table.",
+}
+
+
+def _better(claim: str, source: str, name: str) -> Better:
+    """A contrast out of "better > than | metric"."""
+    arms, metric = claim.split(" | ")
+    better, than = arms.split(" > ")
+    return Better(
+        name, better=better, than=than, metric=metric, condition=CONDITION, because=BECAUSE[name], source=source
+    )
+
+
+def make_run(
+    seed: int, *, arm: str, world: Pictures, settings: Mapping[str, Any], network: Network | None = None, steps: int = 1000
+) -> Run:
+    """The run of one arm on these pictures with the given lr, weight_decay and private knob."""
+    default = Schedule(steps=steps, batch_size=BATCH)
+    shared = {name: settings[name] for name in ("lr", "weight_decay") if name in settings}
+    private = {name: value for name, value in settings.items() if name not in shared}
+    bench = ImageBench(
+        pictures=world, network=network or Network(), schedule=replace(default, **shared), seed=seed
+    )
+    return ARMS[arm].make(bench, **private)
+
+
+def tuned() -> dict[str, Any]:
+    """What the recorded search chose, and how it went."""
+    file = files("jepalab.recipes").joinpath("images.tuned.json")
+    return json.loads(file.read_text()) if file.is_file() else {"conditions": {CONDITION: {}}}
+
+
+def plan(
+    pictures: Pictures,
+    *,
+    budget: str = "30m",
+    samples: int = 0,
+    num_seeds: int = 3,
+    arms: tuple[str, ...] = MAIN,
+    depth: Literal["auto", "quick", "full"] = "auto",
+    network: Network = Network(),
+) -> Plan:
+    """I-JEPA, LeJEPA, MAE, autoregression and diffusion on your own pictures: whose frozen features serve you best?
+
+    Same encoder, pictures, order of samples and number of samples for every arm, each with its own tuned settings.
+
+    Args:
+        pictures: where they come from.
+        budget: wall-clock time for everything, such as 30m or 2h, split over arms and seeds.
+        samples: pictures each arm sees; 0 lets the budget decide.
+        num_seeds: at most; a short budget has fewer.
+        arms: which take part; `jepalab compare images --help-arms` is not needed: J1 J1r J2 J3 J4 J5 J6 V1 V2 G1 G2 G3
+            G4 G5 S R PCA.
+        depth: of the judging: "quick" for short runs, "full" with every read-out; "auto" goes by the samples.
+        network: the encoder that every arm trains.
+    """
+    images = pictures.open()
+    known = tuned()["conditions"][CONDITION]
+    if unknown := [arm for arm in arms if arm not in ARMS]:
+        raise ValueError(f"Unknown arms: {', '.join(unknown)}. There are {', '.join(ARMS)}.")
+    labelled = images.num_classes > 1
+    chosen = [arm for arm in arms if ARMS[arm].knob is None or arm in known]
+    chosen = [arm for arm in chosen if arm != "S" or labelled]
+    settings = {arm: known[arm]["settings"] if arm in known else {} for arm in chosen}
+    make = {
+        arm: partial(make_run, arm=arm, world=pictures, settings=settings[arm], network=network) for arm in chosen
+    }
+    seeds, notes = num_seeds, _caveats(images.source, arms, chosen)
+    if not samples:
+        trained = [arm for arm in chosen if ARMS[arm].knob]
+        key = f"{pictures.size} {network} {BATCH}"
+        memory = (pictures.cache or default_cache()) / "costs.json"
+        costs = measured_costs(trained, lambda arm: make[arm](0), key=key, memory=memory, batch_size=BATCH)
+        allowance = allot(
+            budget,
+            seconds_per_sample=costs,
+            num_train=len(images.indices("train")),
+            num_classes=images.num_classes,
+            num_test=len(images.indices("test")),
+            most_seeds=num_seeds,
+        )
+        samples, seeds, notes = allowance.samples, allowance.num_seeds, [*allowance.notes, *notes]
+    if depth == "auto":
+        depth = "full" if samples >= 200_000 else "quick"
+    return Plan(
+        name="images",
+        question=f"On {images.source}: do frozen features that predict embeddings serve better than those that predict pixels?",
+        cells=[Cell(arm, CONDITION, make[arm]) for arm in chosen],
+        seeds=range(seeds),
+        budget=Budget(samples, "samples"),
+        judging=judging(depth),
+        contrasts=declare(chosen),
+        arms={arm: ARMS[arm].label for arm in chosen},
+        conditions={CONDITION: images.describe()},
+        metrics=METRICS,
+        notes=notes,
+        settings={
+            "tuning": {k: v for k, v in tuned().items() if k != "conditions"},
+            "conditions": {CONDITION: {arm: known[arm] for arm in chosen if arm in known}},
+        },
+    )
+
+
+def _caveats(source: str, arms: Sequence[str], chosen: Sequence[str]) -> list[str]:
+    notes = [
+        f"Settings were tuned on {tuned().get('data', 'CIFAR-10')}, 12 short trials an arm; `jepalab tune images` repeats "
+        "the search on yours."
+    ]
+    if left := [arm for arm in arms if arm not in chosen]:
+        notes.append(f"Left out, for want of tuned settings or labels: {', '.join(left)}.")
+    return notes
