@@ -48,7 +48,7 @@ def test_loss_and_gradient_agree_with_the_cpu(name: str) -> None:
     for (key, p), q in zip(here.named_parameters(), there.parameters(), strict=True):
         if p.grad is not None:
             assert q.grad is not None, key
-            torch.testing.assert_close(q.grad.cpu(), p.grad, rtol=1e-3, atol=1e-4 * float(p.grad.abs().max()) + 1e-6)
+            torch.testing.assert_close(q.grad.cpu(), p.grad, rtol=1e-3, atol=5e-3 * float(p.grad.abs().max()) + 1e-6)
 
 
 def small_stream() -> ImageStream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.predictor import SequencePredictor
 from jepalab.data.moving import MovingObject
 from jepalab.data.sprites import dot
-from jepalab.dist import Engine, close_process_group, mean_over_processes, num_processes, rank, shared_randn
+from jepalab.dist import Engine, StepSeeded, close_process_group, mean_over_processes, num_processes, rank
 from jepalab.fit import fit
 from jepalab.losses.sigreg import SIGReg
 from jepalab.losses.vicreg import spread
@@ -45,6 +45,12 @@ class Regularised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.term(self.linear(x).transpose(0, 1))
+
+
+def draws(seed: int) -> Iterator[torch.Generator]:
+    """The generators of two training steps."""
+    seeded = StepSeeded(seed)
+    return (seeded.draw() for _ in range(2))
 
 
 def terms() -> dict[str, Term]:
@@ -74,7 +80,7 @@ def compute() -> dict[str, Tensor]:
     found = {
         "world": torch.tensor([rank(), num_processes()]),
         "share": engine.share(torch.arange(8.0).view(8, 1)),
-        "randn": torch.stack([shared_randn(2, 3, seed=5, step=step) for step in (0, 1)]),
+        "randn": torch.stack([torch.randn(2, 3, generator=generator) for generator in draws(5)]),
     }
     x = engine.share(SAMPLES.transpose(0, 1))
     mean = mean_over_processes(x.mean(0).requires_grad_())
@@ -139,9 +145,9 @@ def test_processes_know_each_other_and_share_the_rows(ranks: list[dict[str, Tens
 
 def test_random_numbers_are_shared_and_fresh_at_each_step(ranks: list[dict[str, Tensor]]) -> None:
     assert torch.equal(ranks[0]["randn"], ranks[1]["randn"])
-    assert torch.equal(ranks[0]["randn"][0], shared_randn(2, 3, seed=5, step=0))
+    assert torch.equal(ranks[0]["randn"][0], torch.randn(2, 3, generator=next(draws(5))))
     assert not torch.equal(ranks[0]["randn"][0], ranks[0]["randn"][1])
-    assert not torch.equal(shared_randn(2, 3, seed=6, step=0), ranks[0]["randn"][0])
+    assert not torch.equal(torch.randn(2, 3, generator=next(draws(6))), ranks[0]["randn"][0])
 
 
 def test_mean_and_its_gradient(ranks: list[dict[str, Tensor]], alone: dict[str, Tensor]) -> None:

@@ -259,9 +259,9 @@ def test_shares_at_the_ends(generator: torch.Generator) -> None:
     assert token_geometry(code)["position_share"] == pytest.approx(1)
     assert token_geometry(code)["token_std_images"] == pytest.approx(0, abs=1e-6)
     assert token_geometry(code.transpose(0, 1))["image_share"] == pytest.approx(1)
-    noise = torch.randn(200, 50, 8, generator=generator)
-    assert token_geometry(noise)["position_share"] < 0.01
-    assert token_geometry(noise)["image_share"] < 0.01
+    # Uncorrected, the mean of three rows of noise would explain a quarter of it.
+    assert token_geometry(torch.randn(3, 500, 64, generator=generator))["position_share"] < 0.02
+    assert token_geometry(torch.randn(500, 3, 64, generator=generator))["image_share"] < 0.02
     assert token_geometry(torch.ones(4, 4, 2)) == {}
 
 

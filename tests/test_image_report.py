@@ -96,7 +96,7 @@ def test_a_flipped_order_is_said(results: dict[str, Any], page: Page, tmp_path: 
 
 
 def test_agreement_is_spearmans(results: dict[str, Any], page: Page) -> None:
-    arms = [arm for arm in ("J1", "V1", "G1", "G2", "G4")]
+    arms = ("J1", "V1", "G1", "G2", "G4")
     pairs = [(scores_of(results, arm, "linear").mean(), scores_of(results, arm, "finetuned").mean()) for arm in arms]
     value = stats.spearmanr(*zip(*pairs, strict=True)).statistic
     assert any(f"fine-tuned accuracy {value:.2f}." in caption for caption in page.captions)

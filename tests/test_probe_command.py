@@ -23,6 +23,7 @@ from torch import Tensor
 
 import jepalab
 from jepalab import probing
+from jepalab.backbones.pca import PixelPCA
 from jepalab.backbones.resnet import ResNet
 from jepalab.backbones.vit import ViT
 from jepalab.cli import main
@@ -31,6 +32,7 @@ from jepalab.hub.encoders import fresh_encoder, read_config, save_encoder
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
 from jepalab.instruments.matching import match_channels, picture_shape
+from jepalab.probing import pixel_components
 from jepalab.types import PatchEncoder
 
 SIZE, WIDTH = 16, 24
@@ -126,6 +128,24 @@ def test_probe_scores_are_those_of_scikit_learn(lab: Path, capsys: pytest.Captur
         voting = KNeighborsClassifier(20, metric="cosine", weights=lambda distance: np.exp(-distance / 0.07))
         voting.fit(z[splits == "train"], labels[splits == "train"])
         assert found["scores"][arm]["knn"] == pytest.approx(voting.score(z[splits == "test"], labels[splits == "test"]))
+
+
+def test_floor_of_pixels_is_fitted_to_training_pictures_alone(
+    lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[PixelPCA] = []
+
+    def note(images: Images, train: Tensor, *, dim: int) -> PixelPCA:
+        made.append(pixel_components(images, train, dim=dim))
+        return made[-1]
+
+    monkeypatch.setattr(probing, "pixel_components", note)
+    told(capsys, "probe", "run", "--data", "photos")
+    x = open_by_hand(photo_files(lab))
+    flat = x.flatten(1).double().numpy()
+    theirs = PCA(WIDTH, svd_solver="full").fit(flat[open_photos(lab, "photos").splits.numpy() == 0]).transform(flat)
+    (pca,) = made
+    np.testing.assert_allclose(pca(x)[:, 0].abs(), np.abs(theirs), atol=1e-3)
 
 
 def test_probe_says_what_its_numbers_mean(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:

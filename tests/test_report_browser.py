@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sample_image_report import make_image_results, make_pictures
 from sample_report import make_results, render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -132,9 +133,19 @@ def test_without_the_policy_the_same_page_does_ask(report: str, server: Server, 
     assert set(server.requests) >= {"/image", "/script", "/style", "/frame"}
 
 
+@pytest.fixture(scope="module")
+def image_report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("image-report")
+    make_pictures(folder)
+    return render(folder, make_image_results())
+
+
 @pytest.mark.parametrize("width", [1240, 600])
-def test_nothing_is_cut_off_and_no_names_overlap(report: str, tmp_path: Path, width: int) -> None:
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", report)
+@pytest.mark.parametrize("kind", ["report", "image_report"])
+def test_nothing_is_cut_off_and_no_names_overlap(
+    kind: str, width: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", request.getfixturevalue(kind))
     page = page.replace("</body>", f"{MEASURE}</body>")
     document = browse(page, tmp_path, "--dump-dom", f"--window-size={width},900")
     measured = json.loads(html.unescape(document.rpartition('id="measured">')[2].partition("<")[0]))

@@ -54,10 +54,43 @@ def mean_over_processes(x: Tensor) -> Tensor:
     return x if num_processes() == 1 else _MeanOverProcesses.apply(x)  # pyrefly: ignore[bad-return]
 
 
-def shared_randn(*shape: int, seed: int, step: int) -> Float[Tensor, "*shape"]:
-    """Standard normal numbers that are fresh at each step and the same on every process."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
-    return torch.randn(*shape, generator=generator)
+class StepSeeded(nn.Module):
+    """Draws random numbers as a function of a seed and of how many training steps there were.
+
+    Fresh ones at each training step, the same on every process and in every resumed run; in evaluation, the same for
+    the same step. The count stays on the CPU: a GPU that is asked for a number has to finish all its work first.
+    """
+
+    step: Tensor
+    here: Tensor
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("here", torch.empty(0), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.here.device
+
+    def draw(self) -> torch.Generator:
+        """A generator on the CPU for this step; it counts the step where this module is in training."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + int(self.step)) % 2**63)
+        if self.training:
+            self.step += 1
+        return generator
+
+    def _apply(self, fn: Any, recurse: bool = True) -> StepSeeded:
+        step = self.step
+        super()._apply(fn, recurse)
+        self.step = step
+        return self
+
+
+def carry(x: Tensor, device: torch.device) -> Tensor:
+    """x on the device, without waiting for what the device still has to do."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and not x.is_cuda else x.to(device)
 
 
 @contextmanager

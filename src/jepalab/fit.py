@@ -21,6 +21,9 @@ from jepalab.types import Batch, Loss, MovableStream, Objective
 
 BEAT_SECONDS = 5.0
 METERS_EVERY = 25
+# A number that is asked of a GPU waits for all its work, so there the loss is looked at now and then.
+LOOK_EVERY = {"cpu": 1}
+LOOK_ELSEWHERE_EVERY = 10
 
 Watch = Callable[[Moment], None]
 Evaluate = Callable[[Objective], dict[str, float]]
@@ -67,6 +70,8 @@ def fit(
         stream = run.stream.on(engine.device) if isinstance(run.stream, MovableStream) else run.stream
         optimizer = run.make_optimizer() if run.steps else None
         step, seconds, meters, last_beat, stop = 0, 0.0, {}, 0.0, False
+        look_every = LOOK_EVERY.get(engine.device.type, LOOK_ELSEWHERE_EVERY)
+        healthy = torch.ones((), dtype=torch.bool, device=engine.device)
         if folder and last:
             step, seconds = RunFolder(folder).load(objective, optimizer)
         while step < run.steps and not stop:
@@ -79,7 +84,11 @@ def fit(
                 loss: Loss = model(batch)
             loss.total.backward()
             norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), run.clip, foreach=True)
-            if not (loss.total.isfinite() and norm.isfinite()):
+            healthy &= loss.total.isfinite() & norm.isfinite()
+            looks = (
+                (step + 1) % look_every == 0 or step + 1 in (run.steps, *evaluate_at) or _is_due(step + 1, save_every)
+            )
+            if looks and not healthy:
                 raise DivergedError(_explain_divergence(loss, step, records))
             optimizer.step()
             optimizer.zero_grad()
@@ -87,15 +96,16 @@ def fit(
             objective.after_step(step / run.steps)
             seconds += time.perf_counter() - began
 
-            if watch and step % METERS_EVERY == 1:
+            measures = step % METERS_EVERY == 1
+            if watch and measures:
                 meters = _measure(objective, batch)
-            if watch or records:
+            if (watch or records) and (looks or measures):
                 terms = {name: value.item() for name, value in loss.terms.items()}
                 frames = run.stream.frames_per_batch * step
                 moment = Moment(step, run.steps, seconds, frames, terms, meters)
                 if watch:
                     watch(moment)
-                if records and (step % METERS_EVERY == 1 or step == run.steps):
+                if records and (measures or step == run.steps):
                     records.log({"step": step, "seconds": round(seconds, 3), "loss": terms})
             if evaluate and step in evaluate_at:
                 scores = evaluate(objective)
@@ -106,7 +116,7 @@ def fit(
                 records.beat(step)
                 last_beat = time.time()
             stop = bool(interrupted)  # asked once: a signal that comes later waits for the next step to be saved
-            if records and (stop or step == run.steps or (save_every and step % save_every == 0)):
+            if records and (stop or step == run.steps or _is_due(step, save_every)) and healthy:
                 records.save(objective, optimizer, step=step, seconds=seconds)
         if records and run.steps == 0 and not last:
             records.save(objective, None, step=0, seconds=0.0)
@@ -138,6 +148,10 @@ def _measure(objective: Objective, batch: Batch) -> dict[str, float]:
     z = encoder(batch.x).flatten(0, 1).float().cpu()
     encoder.train()
     return collapse_meters(z) if z.isfinite().all() else {}  # the next loss will say that it is not finite
+
+
+def _is_due(step: int, save_every: int) -> bool:
+    return save_every > 0 and step % save_every == 0
 
 
 def _explain_divergence(loss: Loss, step: int, records: RunFolder | None) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 
 from jepalab.fit import Watch, fit
+from jepalab.hub.runs import save_encoders
 from jepalab.instruments.features import subjects
 from jepalab.records import RunFolder, write_json
 from jepalab.run import Run
@@ -182,6 +183,7 @@ def _train_and_judge(
         ),
         evaluate_at=curve_at,
     )
+    save_encoders(run.objective, folder, stream=run.stream, recipe=cell.arm)
     began = time.perf_counter()
     metrics = judge_run(run, judging)
     if judging.draw:

@@ -86,7 +86,13 @@ def shorten(text: str, num_letters: int = 16) -> str:
 def steps_between(low: Length, high: Length, *, most: int = 6) -> list[float]:
     """At most `most` + 1 round numbers between low and high, a step of 1, 2 or 5 times a power of ten apart."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
-    step = next(s * power for s in (1, 2, 5, 10) if (high - low) / (s * power) <= most)
+    steps = [share * power for share in (1, 2, 5, 10)]
+    place = next(i for i, step in enumerate(steps) if (high - low) / step <= most)
+    # A step that is nearly as long as the axis may have no multiple on it; the next finer one then has few.
+    return _multiples(steps[place], low, high) or _multiples(steps[max(0, place - 1)], low, high)
+
+
+def _multiples(step: float, low: Length, high: Length) -> list[float]:
     return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 

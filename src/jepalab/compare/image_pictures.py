@@ -26,7 +26,7 @@ GAP, WIDEST, ZOOMED = 2, 1000, 64  # a picture below ZOOMED pixels is shown larg
 BLOCKS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (213, 94, 0), (0, 114, 178))
 HIDDEN = (128, 128, 128)
 RIGHT, WRONG = (0, 158, 115), (213, 94, 0)
-Row = UInt8[np.ndarray, "k h w c"]
+Row = UInt8[np.ndarray, "k h w _"]
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -63,8 +63,8 @@ def picture_sections(folder: Path, readings: Readings) -> list[Section]:
         Section(
             "What an embedding still holds",
             "A decoder of one size, trained afterwards on frozen patch tokens, draws test pictures. It took no part in "
-            "training. An embedding may well forget what does not serve it: a high PSNR is no merit of its own. Patch tokens may "
-            "hold more numbers than their patch has; the mean token never does.",
+            "training. An embedding may well forget what does not serve it: a high PSNR is no merit of its own. Patch "
+            "tokens may hold more numbers than their patch has; the mean token never does.",
             figures=[f for c, arms in kept.items() if (f := _decoded_figure(readings, c, arms))],
         ),
         Section(

@@ -98,9 +98,10 @@ def shot_figure(readings: Readings, condition: str) -> Figure | None:
         "labels a class", numbers[0] / 1.1, numbers[-1] * 1.1, tuple((k, f"{k:g}") for k in numbers), False, True
     )
     caption = f"Among trained arms, {'; '.join(words)}. {SPANS}"
-    area = [figures.metric_panel(readings, condition, "shots_auc")] * ("shots_auc" in readings.metrics_in(condition))
+    beside = [m for m in readings.metrics_in(condition) if m == "shots_auc" or m.startswith("labels_ratio_")]
+    panels = [figures.metric_panel(readings, condition, metric, only_measured=True) for metric in beside]
     return profiles.profile_figure(
-        readings, condition, shots, title="Label efficiency", x=axis, y="accuracy", caption=caption, more_panels=area
+        readings, condition, shots, title="Label efficiency", x=axis, y="accuracy", caption=caption, more_panels=panels
     )
 
 

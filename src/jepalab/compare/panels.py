@@ -26,7 +26,7 @@ from jepalab.compare.readings import Arm, Estimate, number
 
 LOWEST_SCORE = -0.5  # a score may fall without bound; what lies below is drawn at the edge, with an arrow
 PLANE, ROW, LINES = (528, 400), 22, 290
-THIRD, TWO_THIRDS, WHOLE = 352, 728, 1104  # of the page's width, less the gaps between panels
+THIRD, TWO_THIRDS = 352, 728  # of the page's width, less the gaps between panels
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from jepalab.compare.drawing import Axis, names_axis
 from jepalab.compare.figures import estimate_rows, metric_columns
-from jepalab.compare.panels import WHOLE, Line, draw_lines, metric_axis
+from jepalab.compare.panels import TWO_THIRDS, Line, draw_lines, metric_axis
 from jepalab.compare.readings import Arm, Estimate, Readings
 from jepalab.compare.sheets import Figure, Sheet
 
@@ -44,7 +44,7 @@ def profile_figure(
         description=caption,
         x=x,
         y=metric_axis(y, [value for values in found.values() for value in values.values()], lowest=0.0),
-        width=WHOLE,
+        width=TWO_THIRDS,
         height=400,
         as_whiskers=True,
     )
@@ -54,8 +54,9 @@ def profile_figure(
 
 
 def named_axis(readings: Readings, metrics: Sequence[str]) -> tuple[dict[str, float], Axis]:
-    """The place of each metric, one beside the other, and the axis with their names."""
-    return {metric: float(i) for i, metric in enumerate(metrics)}, names_axis("", [readings.name(m) for m in metrics])
+    """The place of each metric, one beside the other, and the axis with their names, less the word that all share."""
+    names = [readings.name(metric).removesuffix(" accuracy") for metric in metrics]
+    return {metric: float(i) for i, metric in enumerate(metrics)}, names_axis("", names)
 
 
 def best_arm(found: Values, metric: str) -> tuple[Arm, Estimate] | None:

@@ -110,7 +110,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             figures=each(lambda c: figures.primary_figure(readings, c)),
             style="pairs",
         ),
-        *image_sections.read_out_sections(readings, tried),
+        *(image_sections.read_out_sections(readings, tried) if are_stills else []),
         Section(
             "Other read-outs",
             OTHER_READ_OUTS if "nuisance_r2" in readings.names else "",
@@ -124,7 +124,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             folded=each(lambda c: training(c), sweep),
             tables=[table for c in main if are_stills and (table := milestone_table(readings, c))],
         ),
-        *image_sections.deeper_sections(readings, tried),
+        *(image_sections.deeper_sections(readings, tried) if are_stills else []),
         Section("Persistence of the nuisance", figures=[persistence] if persistence else []),
         Section(
             "What the predictions look like",
@@ -137,7 +137,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             figures=each(lambda c: figures.rank_figure(readings, c), main),
             folded=[
                 *each(lambda c: figures.rank_figure(readings, c), sweep),
-                *each(lambda c: image_sections.geometry_figure(readings, c), main),
+                *(each(lambda c: image_sections.geometry_figure(readings, c), main) if are_stills else []),
             ],
         ),
         Section(

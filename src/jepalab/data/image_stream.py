@@ -13,6 +13,7 @@ from torch import Tensor
 from jepalab.data.augmentation import Augmentation, Crop, Plain
 from jepalab.data.images import Images
 from jepalab.data.sprites import Split
+from jepalab.dist import carry
 from jepalab.types import Batch
 
 
@@ -114,11 +115,11 @@ class ImageStream:
         return Batch(x=plain.unsqueeze(1), factors=self._factors(index))
 
     def _pictures(self, index: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
-        channels_first = self.images.read(index).to(self.device).permute(0, 3, 1, 2)
+        channels_first = carry(self.images.read(index), torch.device(self.device)).permute(0, 3, 1, 2)
         return channels_first.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
     def _factors(self, index: Int[Tensor, " b"]) -> dict[str, Tensor]:
-        return {"class": self.images.labels[index].to(self.device).unsqueeze(1)}
+        return {"class": carry(self.images.labels[index], torch.device(self.device)).unsqueeze(1)}
 
 
 def _generator(purpose: str) -> torch.Generator:

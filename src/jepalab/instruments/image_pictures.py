@@ -28,7 +28,7 @@ from jepalab.types import Mask, Objective
 
 NUM_PICTURES = 8
 NUM_QUERIES, NUM_NEIGHBOURS = 6, 5
-NUM_KNOWN, NUM_VALIDATION = 1_000, 100  # pictures that neighbours come from, and a decoder learns from
+NUM_KNOWN, NUM_VALIDATION = 600, 60  # pictures that neighbours come from, and a decoder learns from
 NUM_FITTED = 256  # pictures whose patches the principal components are fitted to
 NUM_SAMPLES, NUM_SAMPLING_STEPS = 16, 25
 Pixels = UInt8[np.ndarray, "k h w c"]
@@ -121,7 +121,8 @@ def patch_features(z: Float[Tensor, "k n d"], *, fitted: Float[Tensor, "m n d"])
     largest = components.gather(0, components.abs().argmax(0, keepdim=True))
     components = components * torch.where(largest < 0, -1.0, 1.0)
     along = ((rows - mean) @ components).sort(0).values
-    low, high = along[int(0.02 * (len(along) - 1))], along[int(0.98 * (len(along) - 1))]
+    margin = int(0.02 * len(along))
+    low, high = along[margin], along[-1 - margin]
     scaled = ((z.double() - mean) @ components - low) / (high - low).clamp_min(1e-12)
     return (scaled.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 

@@ -52,7 +52,7 @@ class TokenDecoder:
         rows = tokens.flatten(0, 1)
         drawn = self.linear.predict(rows).float()
         if self.correction is not None and not is_linear:
-            drawn = drawn + self.unit * self.correction(standardise(rows, self.by).float())
+            drawn = drawn + self.unit * self.correction(standardise(rows, self.by).float()[:, None])[:, 0]
         return unpatchify(drawn.unflatten(0, tokens.shape[:2]), self.patch, self.grid)[:, 0].clamp(0, 1)
 
 
@@ -105,7 +105,7 @@ def fit_decoder(
     unit = float(left.std()) or 1.0
     correction = _learn(standardise(rows, by).float(), left / unit, math.prod(grid), num_steps)
     with torch.no_grad():
-        corrected = left_validation - unit * correction(standardise(rows_validation, by).float())
+        corrected = left_validation - unit * correction(standardise(rows_validation, by).float()[:, None])[:, 0]
     is_better = corrected.square().mean() < left_validation.square().mean()
     return TokenDecoder(linear, correction if is_better else None, by, unit, patch, grid)
 
@@ -136,7 +136,7 @@ def _learn(z: Tensor, y: Tensor, num_tokens: int, num_steps: int) -> PatchHead:
     size = min(TOKENS_AT_ONCE, IMAGES_AT_ONCE * num_tokens)
     for _ in range(num_steps):
         rows = torch.randint(len(z), (size,), generator=order)
-        mse_loss(head(z[rows]), y[rows]).backward()
+        mse_loss(head(z[rows, None])[:, 0], y[rows]).backward()
         optimizer.step()
         optimizer.zero_grad()
     return head

@@ -13,9 +13,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from jepalab.dist import num_processes, rank
+from jepalab.dist import StepSeeded, carry, num_processes, rank
 
 MIN_LEVEL, MAX_LEVEL = 0.01, 0.99  # beyond, clean and noise cannot both be told from x_t and one of the two
 
@@ -32,29 +32,24 @@ def logit_normal_levels(num_samples: int, generator: torch.Generator) -> Float[T
     return torch.randn(num_samples, generator=generator).sigmoid().clamp(MIN_LEVEL, MAX_LEVEL)
 
 
-class NoiseDrawer(nn.Module):
+class NoiseDrawer(StepSeeded):
     """Draws fresh levels and noise at each training step; in evaluation, the same ones for the same step.
 
     Those of the whole batch are drawn on every process, and each takes the rows of its own share.
     """
 
-    step: Tensor
-
     def __init__(self, levels: Levels, *, seed: int = 0) -> None:
-        super().__init__()
-        self.levels, self.seed = levels, seed
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        super().__init__(seed)
+        self.levels = levels
 
     def forward(self, like: Float[Tensor, "b n p"]) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n p"]]:
         """A level for each sample, and standard normal numbers shaped like the samples, on their device."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + int(self.step)) % 2**63)
+        generator = self.draw()
         num_samples = len(like) * num_processes()
         level = self.levels(num_samples, generator)
         noise = torch.randn(num_samples, *like.shape[1:], generator=generator)
-        if self.training:
-            self.step += 1
         mine = slice(rank() * len(like), (rank() + 1) * len(like))
-        return level[mine].to(like.device), noise[mine].to(like.device, non_blocking=True)
+        return carry(level[mine], like.device), carry(noise[mine], like.device)
 
 
 @runtime_checkable

@@ -19,8 +19,7 @@ from jepalab.losses.vicreg import spread
 class Regulariser(Protocol):
     """Named terms of the statistics of embeddings."""
 
-    @property
-    def names(self) -> tuple[str, ...]: ...
+    names: ClassVar[tuple[str, ...]]
 
     def __call__(self, z: Float[Tensor, "b n d"]) -> dict[str, Float[Tensor, ""]]: ...
 

@@ -37,7 +37,7 @@ class Allowance:
 
 
 def seconds_of(duration: str) -> float:
-    """"90s", "30m" or "2h" in seconds; a bare number is minutes."""
+    """ "90s", "30m" or "2h" in seconds; a bare number is minutes."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", duration)
     if not found or float(found[1]) <= 0:
         raise ValueError(f'Wanted a duration such as "90s", "30m" or "2h", got {duration!r}.')

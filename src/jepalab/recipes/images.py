@@ -35,7 +35,8 @@ from jepalab.recipes.image_bench import ImageBench, Network, Pictures, Schedule
 from jepalab.run import Run
 
 METRIC = "linear"
-BATCH = 128
+BATCH, TRIAL_STEPS = 256, 200
+SHARED = (Knob("lr", 3e-4, 3e-3), Knob("weight_decay", 1e-3, 2e-1))
 ASSRAN = "Assran et al. 2023, arXiv 2301.08243"
 AIM = "El-Nouby et al. 2024, arXiv 2401.08541"
 
@@ -105,7 +106,7 @@ def judging(depth: Literal["trial", "quick", "full"]) -> Judging:
         of_the_first=deep,
         curve=(frozen_linear,),
         curve_at=(0.1, 0.25, 0.5),
-        draw=draw_image_cell,
+        draw=partial(draw_image_cell, seed=0),
         subjects=partial(image_subjects, num_images=num_images),
     )
 
@@ -113,7 +114,11 @@ def judging(depth: Literal["trial", "quick", "full"]) -> Judging:
 def declare(arms: Sequence[str]) -> list[Contrast]:
     """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
     claims: list[Contrast] = [
-        _better("J1 > G1 | linear", f"{ASSRAN}, table 1: 72.9 against 68.0 with ViT-B/16", "Frozen features: I-JEPA beats MAE"),
+        _better(
+            "J1 > G1 | linear",
+            f"{ASSRAN}, table 1: 72.9 against 68.0 with ViT-B/16",
+            "Frozen features: I-JEPA beats MAE",
+        ),
         _better("J1 > G1 | shot_10", f"{ASSRAN}, table 2: 1 % of the labels", "Few labels: I-JEPA beats MAE"),
         _better("G1 > J1 | finetuned", f"{ASSRAN}, table 15: 87.8 against 87.1", "Fine-tuned: MAE beats I-JEPA"),
         _better("V1 > J1 | linear", "LeJEPA, arXiv 2511.08544; views bring invariances", "Views: LeJEPA beats I-JEPA"),
@@ -153,15 +158,19 @@ def _better(claim: str, source: str, name: str) -> Better:
 
 
 def make_run(
-    seed: int, *, arm: str, world: Pictures, settings: Mapping[str, Any], network: Network | None = None, steps: int = 1000
+    seed: int,
+    *,
+    arm: str,
+    world: Pictures,
+    settings: Mapping[str, Any],
+    network: Network | None = None,
+    steps: int = 1000,
 ) -> Run:
     """The run of one arm on these pictures with the given lr, weight_decay and private knob."""
     default = Schedule(steps=steps, batch_size=BATCH)
     shared = {name: settings[name] for name in ("lr", "weight_decay") if name in settings}
     private = {name: value for name, value in settings.items() if name not in shared}
-    bench = ImageBench(
-        pictures=world, network=network or Network(), schedule=replace(default, **shared), seed=seed
-    )
+    bench = ImageBench(pictures=world, network=network or Network(), schedule=replace(default, **shared), seed=seed)
     return ARMS[arm].make(bench, **private)
 
 
@@ -203,9 +212,7 @@ def plan(
     chosen = [arm for arm in arms if ARMS[arm].knob is None or arm in known]
     chosen = [arm for arm in chosen if arm != "S" or labelled]
     settings = {arm: known[arm]["settings"] if arm in known else {} for arm in chosen}
-    make = {
-        arm: partial(make_run, arm=arm, world=pictures, settings=settings[arm], network=network) for arm in chosen
-    }
+    make = {arm: partial(make_run, arm=arm, world=pictures, settings=settings[arm], network=network) for arm in chosen}
     seeds, notes = num_seeds, _caveats(images.source, arms, chosen)
     if not samples:
         trained = [arm for arm in chosen if ARMS[arm].knob]

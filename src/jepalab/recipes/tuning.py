@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
@@ -12,7 +12,7 @@ from typing import Any
 
 from jepalab.compare.cells import Budget, Cell, Judging
 from jepalab.compare.grid import run_grid
-from jepalab.compare.tune import Choice, Knob, draw_trials, summarise
+from jepalab.compare.tune import SHARED, Choice, Knob, draw_trials, summarise
 from jepalab.instruments.state import motion
 from jepalab.instruments.texture import texture_budget
 from jepalab.progress import Display
@@ -35,6 +35,7 @@ class Tunable:
     worlds   what `make` calls a world, for each condition.
     make     (seed, *, arm, world, settings) -> Run.
     judging  must measure `metric`, on validation; trials are ranked by it, larger is better.
+    shared   the knobs that every arm has.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Tunable:
     make: Callable[..., Run]
     judging: Judging
     metric: str
+    shared: Sequence[Knob] = SHARED
 
 
 DISTRACTOR = Tunable(
@@ -68,6 +70,7 @@ IMAGES = Tunable(
     make=images.make_run,
     judging=images.judging("trial"),
     metric="linear_validation",
+    shared=images.SHARED,
 )
 
 
@@ -96,7 +99,7 @@ IMAGE_SEARCH = Search(
     out=Path("runs/tune-images"),
     arms=tuple(IMAGES.knobs),
     conditions=(images.CONDITION,),
-    steps=500,
+    steps=images.TRIAL_STEPS,
 )
 TEXTURE_SEARCH = Search(
     out=Path("runs/tune-texture"),
@@ -135,7 +138,7 @@ def tune(
         raise ValueError(
             f"Unknown: {', '.join(unknown)}. Arms: {', '.join(tunable.knobs)}; conditions: {', '.join(tunable.worlds)}."
         )
-    trials = {arm: draw_trials(tunable.knobs[arm], num_trials) for arm in arms}
+    trials = {arm: draw_trials(tunable.knobs[arm], num_trials, shared=tunable.shared) for arm in arms}
     cells = [
         _cell(tunable, arm, condition, number, settings)
         for condition in conditions
