@@ -14,7 +14,7 @@ import pytest
 
 import jepalab.objectives
 from jepalab import __version__
-from jepalab.catalogue import find_experiments, find_recipes
+from jepalab.catalogue import find_experiments, find_recipes, find_tunables
 from jepalab.cli import COMMANDS, _guarded, main
 from jepalab.records import RunFolder
 
@@ -25,8 +25,11 @@ TRAIN = ["train", "vicreg-jepa", "--thing", "dot", "--steps", "5", "--out"]
 WITH_FLAGS = [
     *(f"train {name}" for name in find_recipes()),
     *(f"compare {name}" for name in find_experiments()),
-    "tune distractor",
+    *(f"tune {name}" for name in find_tunables()),
     "audit",
+    "masks",
+    "probe",
+    "embed",
 ]
 PRINT_HELP = """
 import contextlib, io, json, sys

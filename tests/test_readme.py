@@ -54,10 +54,10 @@ COMMANDS = [words for line in LINES if (words := spoken_to_jepalab(line)) is not
 def understand(words: list[str], folder: Path) -> None:
     """Ends with UNDERSTOOD where jepalab has read the words and goes to work; for a process of its own."""
     os.chdir(folder)
-    for find in ("find_recipes", "find_experiments"):
+    for find in ("find_recipes", "find_experiments", "find_tunables"):
         found = {name: at_work(function) for name, function in getattr(catalogue, find)().items()}
         setattr(catalogue, find, lambda found=found: found)
-    works = ((tuning, "tune_distractor"), (linear, "learn"), (report, "write_report"), (auditing, "load"))
+    works = ((tuning, "tune"), (linear, "learn"), (report, "write_report"), (auditing, "load"))
     for module, name in (*works, (auditing, "audit_objective"), (examples, "audit_examples")):
         setattr(module, name, at_work(getattr(module, name)))
     if main(words) == 0 and words[0] == "list":

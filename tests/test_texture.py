@@ -18,6 +18,7 @@ from scipy.stats import kstest
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot
 
+from jepalab.compare.tune import draw_trials
 from jepalab.data.sprites import SPLITS
 from jepalab.data.texture import CELL, FOLDS, KINDS, PLACES, RESIDUES, SHAPES, TURNS, TexturedShapes, Textures, cells
 from jepalab.instruments.capacity import nuisance_capacity
@@ -392,7 +393,7 @@ def found_in(conditions: dict[str, tuple[str, ...]]) -> dict[str, Any]:
             condition: {
                 arm: {"settings": trial[0], "score": 0.5}
                 for arm in arms
-                for trial in [tuning.draw_trials(tuning.TEXTURE.knobs[arm], 1)]
+                for trial in [draw_trials(texture.tunable().knobs[arm], 1)]
             }
             for condition, arms in conditions.items()
         }
@@ -407,7 +408,7 @@ def test_untuned_arms_never_compete(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     target.write_text(json.dumps(found_in({"local 0.5": ("J3",)})))
     with pytest.raises(ValueError, match=r"No arm has been tuned for clean, noise 0\.5, coherent 0\.5"):
         texture.plan()
-    trained = tuple(tuning.TEXTURE.knobs)
+    trained = tuple(texture.tunable().knobs)
     target.write_text(json.dumps(found_in({"clean": trained, "noise 0.5": trained, "coherent 0.5": ("J3",)})))
     planned = texture.plan()
     competing = {(cell.arm, cell.condition) for cell in planned.cells}
@@ -424,7 +425,7 @@ def test_untuned_arms_never_compete(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_contrasts_are_declared_as_the_hypotheses_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texture, "files", lambda package: tmp_path)
-    trained = tuple(tuning.TEXTURE.knobs)
+    trained = tuple(texture.tunable().knobs)
     tuned = ("clean", "noise 0.5", "coherent 0.5", "local 0.5", "light 0.5")
     (tmp_path / "texture.tuned.json").write_text(json.dumps(found_in(dict.fromkeys(tuned, trained))))
     planned = texture.plan(preset="full")
@@ -457,11 +458,11 @@ def test_search_keeps_each_arms_best_trial(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(tuning, "run_grid", results)
     monkeypatch.setattr(tuning, "files", lambda package: tmp_path)
-    search = replace(tuning.TEXTURE_SEARCH, arms=("J3", "G2"), conditions=("noise 0.5",), num_trials=3, steps=7)
-    found = tuning.tune_texture(search)
+    search = tuning.Search(arms=("J3", "G2"), conditions=("noise 0.5",), num_trials=3, steps=7)
+    found = tuning.tune(texture.tunable(), search)
     assert json.loads((tmp_path / "texture.tuned.json").read_text()) == found
     assert (found["command"], found["steps"], found["num_trials"]) == ("jepalab tune texture", 7, 3)
     for arm in ("J3", "G2"):
-        assert found["conditions"]["noise 0.5"][arm]["settings"] == tuning.draw_trials(tuning.TEXTURE.knobs[arm], 3)[2]
+        assert found["conditions"]["noise 0.5"][arm]["settings"] == draw_trials(texture.tunable().knobs[arm], 3)[2]
     with pytest.raises(ValueError, match=r"Unknown: noise 7\. Arms: J1, .*conditions: clean, noise 0\.1"):
-        tuning.tune_texture(replace(search, conditions=("noise 7",)))
+        tuning.tune(texture.tunable(), replace(search, conditions=("noise 7",)))

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from jepalab.compare.tune import SHARED, Knob, draw_trials, expected_best, summarise
-from jepalab.recipes import tuning
+from jepalab.recipes import distractor, tuning
 from jepalab.recipes.distractor import ARMS, DEMO_ARMS, plan
-from jepalab.recipes.tuning import TUNED_CONDITIONS, TUNING_SEED, Search, tune_distractor
+from jepalab.recipes.tuning import TUNING_SEED, Search, tune
 
 KNOBS = {arm: tuned.knob for arm, tuned in ARMS.items() if tuned.knob}
 RECORDED = Path(str(files("jepalab.recipes").joinpath("distractor.tuned.json")))
@@ -105,7 +105,7 @@ def test_search_survives_a_trial_that_fails_and_keeps_what_it_did_not_tune(
     monkeypatch.setattr(tuning, "files", lambda package: tmp_path)
     target = tmp_path / "distractor.tuned.json"
     target.write_text(json.dumps({"conditions": {"none": {"J1": "kept"}}}))
-    found = tune_distractor(Search(arms=("J1", "G2"), conditions=("fixed",), num_trials=4))
+    found = tune(distractor.tunable(), Search(arms=("J1", "G2"), conditions=("fixed",), num_trials=4))
     assert json.loads(target.read_text()) == found
     assert found["conditions"]["none"] == {"J1": "kept"}
     for arm in ("J1", "G2"):
@@ -118,7 +118,7 @@ def test_search_survives_a_trial_that_fails_and_keeps_what_it_did_not_tune(
 
 def test_unknown_arm_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"Unknown: J9\. Arms: J1, .*conditions: none, changing"):
-        tune_distractor(Search(arms=("J9",)))
+        tune(distractor.tunable(), Search(arms=("J9",)))
 
 
 @pytest.mark.parametrize(("condition", "arm"), [(c, arm) for c, arms in FOUND["conditions"].items() for arm in arms])
@@ -140,7 +140,7 @@ def test_comparison_takes_the_arms_that_were_tuned_on_seeds_that_tuned_none(pres
     assert TUNING_SEED not in planned.seeds
     competing = {(cell.arm, cell.condition) for cell in planned.cells}
     for condition, arms in planned.settings["conditions"].items():
-        found = FOUND["conditions"][condition if condition in TUNED_CONDITIONS else "fixed"]
+        found = FOUND["conditions"][condition if condition in distractor.tunable().conditions else "fixed"]
         assert arms == {arm: found[arm] for arm in planned.arms if arm in found}
         floors = planned.arms.keys() - KNOBS.keys()
         assert {arm for arm, where in competing if where == condition} == {*arms, *floors}

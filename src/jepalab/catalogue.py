@@ -11,6 +11,7 @@ from typing import Any
 
 from jepalab import instruments, recipes
 from jepalab.compare.grid import Plan
+from jepalab.compare.tune import Tunable
 from jepalab.instruments.images import ImageSubject
 from jepalab.objectives import find_objectives
 from jepalab.run import Run
@@ -24,11 +25,17 @@ def find_recipes() -> dict[str, Callable[..., Run]]:
 
 def find_experiments() -> dict[str, Callable[..., Plan]]:
     """Every function `plan` in recipes/, by the name of its module."""
-    found = {}
-    for module in _modules(recipes):
-        if "plan" in vars(module):
-            found[module.__name__.split(".")[-1].replace("_", "-")] = vars(module)["plan"]
-    return found
+    return _by_module("plan")
+
+
+def find_tunables() -> dict[str, Callable[..., Tunable]]:
+    """Every function `tunable` in recipes/, by the name of its module."""
+    return _by_module("tunable")
+
+
+def _by_module(name: str) -> dict[str, Callable[..., Any]]:
+    modules = [module for module in _modules(recipes) if name in vars(module)]
+    return {module.__name__.split(".")[-1].replace("_", "-"): vars(module)[name] for module in modules}
 
 
 def find_instruments() -> dict[str, Callable[..., dict[str, float]]]:

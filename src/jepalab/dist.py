@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -90,7 +89,9 @@ class StepSeeded(nn.Module):
 
 def carry(x: Tensor, device: torch.device) -> Tensor:
     """x on the device, without waiting for what the device still has to do."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and not x.is_cuda else x.to(device)
+    if device.type != "cuda" or x.is_cuda:
+        return x.to(device)
+    return x.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

@@ -18,12 +18,12 @@ class Called(NamedTuple):
     made: Any
 
 
-def call_with_flags(function: Callable[..., Any], place: type, *, program: str, words: list[str]) -> Called:
+def call_with_flags(function: Callable[..., Any], place: Any, *, program: str, words: list[str]) -> Called:
     """Calls the function with flags made from its keyword arguments, beside those of `place`, a dataclass."""
     signature = inspect.signature(function, eval_str=True)
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
     own = [p.replace(default=p.annotation()) if p.default is p.empty else p for p in own]
-    where = inspect.Parameter("place", inspect.Parameter.KEYWORD_ONLY, annotation=place, default=place())
+    where = inspect.Parameter("place", inspect.Parameter.KEYWORD_ONLY, annotation=type(place), default=place)
 
     def called(*, place: Any, **settings: Any) -> Called:
         return Called(place, settings, function(**settings))

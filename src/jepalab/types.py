@@ -154,27 +154,24 @@ class Encoder(nn.Module, ABC):
         )
 
 
-@runtime_checkable
-class PatchEncoder(Protocol):
+class PatchEncoder(Encoder, ABC):
     """An encoder of patches that can encode some of them, and say what it thinks after each of its blocks.
 
     grid, patch_dim  patches along each axis, and numbers of one patch.
     """
 
-    @property
-    def dim(self) -> int: ...
+    grid: tuple[int, ...]
+    patch_dim: int
 
-    @property
-    def grid(self) -> tuple[int, ...]: ...
+    @abstractmethod
+    def patches(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b n p"]:
+        """Normalised patches: what the network reads, and what a pixel objective predicts."""
 
-    @property
-    def patch_dim(self) -> int: ...
-
-    def patches(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b n p"]: ...
-
+    @abstractmethod
     def levels(
         self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None = None
-    ) -> list[Float[Tensor, "b n d"]]: ...
+    ) -> list[Float[Tensor, "b n d"]]:
+        """What `forward` would return after each block; the last is what it does return."""
 
 
 class Loss(NamedTuple):

@@ -37,6 +37,7 @@ class MaskedPredictor(nn.Module):
         context_dim: int | None = None,
     ) -> None:
         super().__init__()
+        self.grid = grid
         self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.zeros(width), std=0.02))
         self.register_buffer("positions", sincos_positions(grid, width))

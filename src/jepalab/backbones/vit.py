@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from jepalab.backbones.attention import Transformer, init_linear
-from jepalab.types import Encoder
+from jepalab.types import PatchEncoder
 
 
 def patchify(x: Float[Tensor, "b t *obs"], patch: tuple[int, ...]) -> Float[Tensor, "b n p"]:
@@ -89,7 +89,7 @@ def sincos_positions(grid: tuple[int, ...], dim: int) -> Float[Tensor, "n d"]:
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1).float()
 
 
-class ViT(Encoder):
+class ViT(PatchEncoder):
     """One embedding for each patch of a fixed grid.
 
     grid, patch  patches along each axis and the size of a patch, (time,), (rows, columns) or (time, rows, columns):

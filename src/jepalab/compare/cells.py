@@ -31,7 +31,7 @@ CURVE_SHARE = 0.25
 class Subjects(Protocol):
     """Makes what the instruments read of each encoder, on a share of the held-out data."""
 
-    def __call__(self, objective: Objective, stream: Stream, *, share: float = 1.0) -> Mapping[str, Any]: ...
+    def __call__(self, objective: Objective, stream: Any, *, share: float = 1.0) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jepalab.compare.cells import Budget, Cell, Judging, run_cell
+from jepalab.compare.cells import Budget, Cell, Judging, fingerprint, run_cell
 from jepalab.compare.contrasts import Contrast, answer, judge_all
 from jepalab.compare.metrics import MOTION
 from jepalab.compare.pool import run_jobs
@@ -57,17 +57,30 @@ class Comparison:
     results: Mapping[str, Any]
 
 
-def compare(plan: Plan, *, out: Path, num_workers: int = 0, display: Display | None = None) -> Comparison:
+def compare(
+    plan: Plan,
+    *,
+    out: Path,
+    num_workers: int = 0,
+    display: Display | None = None,
+    ended: Sequence[dict[str, Any]] = (),
+) -> Comparison:
     """Trains and judges every cell of the plan and writes `out`/results.json.
 
     num_workers  runs at a time; 0 takes one for each core. Each worker computes with its share of the cores.
+    ended        results of cells that were trained elsewhere; those with the same settings are not trained again.
+
     The same call goes on where the last one stopped. A cell that fails is a row with its error, not a hole.
     """
-    jobs = [(cell, seed) for seed in plan.seeds for cell in plan.cells]
+    done = {each["fingerprint"]: each for each in ended if each["status"] == "done"}
+    keys = {
+        (cell, seed): fingerprint(cell, seed, plan.judging, plan.budget) for seed in plan.seeds for cell in plan.cells
+    }
+    jobs = [job for job, key in keys.items() if key not in done]
     grid = run_grid(jobs, out=out, judging=plan.judging, budget=plan.budget, num_workers=num_workers, display=display)
     if plan.illustrate:
         plan.illustrate(out / "pictures")
-    cells: list[dict[str, Any]] = []
+    cells = [done[key] for key in keys.values() if key in done]
     try:
         for cell in grid:
             cells.append(cell)  # one by one: an interruption keeps what came before it

@@ -44,11 +44,28 @@ def contrasts_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def published_cells(target: Path, name: str, folder: Path) -> list[dict[str, Any]]:
+    """The cells that an earlier `publish` kept; their pictures go back to where the report looks for them."""
+    kept = target / name
+    if not (kept / "results.json").exists():
+        return []
+    for picture in (kept / "pictures").glob("*/*.npz"):
+        place = folder / picture.relative_to(kept)
+        if not place.exists():
+            write_atomically(place, picture.read_bytes())
+    return json.loads((kept / "results.json").read_text())["cells"]
+
+
 def publish(folder: Path, target: Path) -> None:
-    """Puts a comparison's results, its report and a page of tables into `target`/its name, each file whole."""
+    """Puts a comparison's results, its report, its pictures and a page of tables into `target`/its name.
+
+    Each file is whole or not there, so that another machine can go on where this one stopped.
+    """
     results = json.loads((folder / "results.json").read_text())
     for name in ("results.json", "report.html"):
         write_atomically(target / results["name"] / name, (folder / name).read_bytes())
+    for picture in (folder / "pictures").glob("*/*.stills.npz"):
+        write_atomically(target / results["name"] / picture.relative_to(folder), picture.read_bytes())
     write_atomically(target / results["name"] / "README.md", _as_markdown(results).encode())
 
 

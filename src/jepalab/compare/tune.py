@@ -6,11 +6,14 @@ Trials train on seeds that no comparison uses and are ranked on the validation s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+
+from jepalab.compare.cells import Judging
+from jepalab.run import Run
 
 Scale = Literal["log", "one minus", "power of two", "whole"]
 Setting = float | int | str
@@ -50,6 +53,33 @@ class Knob:
 
 
 SHARED = (Knob("lr", 3e-4, 1e-2), Knob("weight_decay", 1e-6, 1e-1))
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """What a search has to know of an experiment; a recipe's function `tunable` returns it.
+
+    name         of the experiment; its settings lie in NAME.tuned.json beside the recipe.
+    knobs        the private knob of each arm that can be tuned.
+    worlds       what `make` calls a world, for each condition.
+    make         (seed, *, arm, world, settings) -> Run.
+    judging      must measure `metric`, on validation; trials are ranked by it, larger is better.
+    conditions   under which arms are tuned unless others are asked for.
+    trial_steps  of each trial; 0 takes as many as the comparison does.
+    shared       the knobs that every arm has.
+    facts        what else to write down beside the settings.
+    """
+
+    name: str
+    knobs: Mapping[str, Knob | Choice]
+    worlds: Mapping[str, Any]
+    make: Callable[..., Run]
+    judging: Judging
+    metric: str
+    conditions: Sequence[str]
+    trial_steps: int = 0
+    shared: Sequence[Knob] = SHARED
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def draw_trials(

@@ -101,15 +101,15 @@ class ImageStream:
         ]
         return Batch(x=views[0], views=tuple(views[1:]), factors=self._factors(index))
 
-    def held_out(self, split: Split, num: int) -> Batch:
-        """The first `num` pictures of a split in one random order, the same for every seed; all where it has fewer.
+    def held_out(self, split: Split, num_clips: int) -> Batch:
+        """The first `num_clips` pictures of a split in one order, the same for every seed; all where it has fewer.
 
         Of the split that batches are drawn from, the pictures that batches may show.
         """
         members = self.members if split == self.split else self.images.indices(split)
         if not len(members):
             raise ValueError(f"The {split} split of {self.images.source} is empty: too few pictures, or no labels.")
-        index = members[_permutation(len(members), f"held out {split}")[:num]]
+        index = members[_permutation(len(members), f"held out {split}")[:num_clips]]
         pictures = self._pictures(index)
         plain = Plain()(pictures, size=self.size or self.images.size, generator=_generator("none"))
         return Batch(x=plain.unsqueeze(1), factors=self._factors(index))

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from jepalab.dist import mean_over_processes
+
 
 @runtime_checkable
 class Distance(Protocol):
@@ -53,7 +55,8 @@ def _weighted(loss: Callable[..., Tensor], prediction: Tensor, target: Tensor, w
     if weight is None:
         return loss(prediction.float(), target.float())
     each = loss(prediction.float(), target.float(), reduction="none").mean(-1)
-    return (each * weight).sum() / weight.sum()
+    # Divided by the mean weight of all processes, so that the mean of their losses is the loss of the whole batch.
+    return (each * weight).sum() / mean_over_processes(weight.sum())
 
 
 def layer_normed(target: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:

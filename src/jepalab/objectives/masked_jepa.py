@@ -30,7 +30,7 @@ class MaskedJEPA(Objective):
     teacher      `EMATeacher` (published), `FrozenTeacher` (SALT) or `OwnTeacher`, which needs a regulariser.
     targets      which of the teacher's levels are predicted; the predictor answers in their width.
     distance     smooth L1 (published code), squared or absolute.
-    regulariser  terms on the embeddings of the full input against collapse; None with a teacher that cannot follow.
+    regulariser  terms on the student's embeddings of the full input against collapse, for `OwnTeacher` alone.
     weights      the teacher's name ("ema", "frozen", "own"); "ema_context" and so on with a predictor that answers for
                  the context too (each context token weighted by one over its distance to the nearest target, V-JEPA
                  2.1); and the regulariser's terms.
@@ -68,6 +68,15 @@ class MaskedJEPA(Objective):
                 f"A masked JEPA hides patches, so it needs an encoder of patches on the masks' grid {masks.grid}, got "
                 f"{type(encoder).__name__} on {encoder.grid if isinstance(encoder, PatchEncoder) else 'no grid'}."
             )
+        if predictor.grid != encoder.grid:
+            raise ValueError(f"The encoder has a grid {encoder.grid}, the predictor was built for {predictor.grid}.")
+        if {*encoder.parameters()} & {*teacher.parameters()}:
+            raise ValueError("The teacher is the student's own network; give it a copy, or use OwnTeacher.")
+        if (teacher.space is Space.OWN_EMBEDDING) != (regulariser is not None):
+            raise ValueError(
+                "A JEPA that is its own teacher collapses without a regulariser, and any other teacher passes no "
+                f"gradient on to one; got {type(teacher).__name__} and {type(regulariser).__name__}."
+            )
         self.encoder, self.predictor, self.teacher = encoder, predictor, teacher
         self.masks = MaskDrawer(masks, seed=seed)
         self.targets, self.distance, self.regulariser = targets, distance, regulariser
@@ -78,14 +87,13 @@ class MaskedJEPA(Objective):
             raise ValueError(
                 f"These parts have the terms {', '.join(names)}, got weights for {', '.join(self.weights)}."
             )
-        if teacher.space is Space.OWN_EMBEDDING and regulariser is None:
-            raise ValueError("A JEPA that is its own teacher collapses; give it a regulariser.")
         self.register_buffer("nearness", _nearness(encoder.grid), persistent=False)
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         mask = self.masks(len(batch))
         levels = self.teacher(self.patch_encoder, batch.x)
         z_target = self.targets(levels)
+        self._check_answers(z_target)
         z = self.encoder(batch.x, mask.context)
         terms = {}
         if self.context_term is None:
@@ -114,6 +122,18 @@ class MaskedJEPA(Objective):
         """The student, and the teacher where it follows the student."""
         network = self.teacher.network()
         return {"student": self.encoder} | ({} if network is None else {"teacher": network})
+
+    def _check_answers(self, z_target: Float[Tensor, "b n d"]) -> None:
+        """ValueError unless the predictor answers in the targets' width, and there is a target for each patch."""
+        num_patches, wide = len(self.nearness), z_target.shape[-1]
+        answers = filter(None, [self.predictor.answer, self.predictor.answer_context])
+        widths = [answer.out_features for answer in answers]
+        if z_target.shape[1] != num_patches or {*widths} != {wide}:
+            raise ValueError(
+                f"The teacher has {z_target.shape[1]} targets of width {wide} for {num_patches} patches, the predictor "
+                f"answers in width {' and '.join(map(str, widths))}; build it with out_dim={wide}, and the teacher on "
+                "the encoder's grid."
+            )
 
     def _weigh_context(self, mask: Mask) -> Float[Tensor, "b g k"]:
         """One over the distance, in patches, of each context token to the nearest token of the block."""

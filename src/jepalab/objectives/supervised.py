@@ -11,15 +11,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jepalab.backbones.conv import ConvEncoder
+from jepalab.dist import mean_over_processes
 from jepalab.losses.distances import mean_squared
 from jepalab.types import Batch, Encoder, Objective, Space
+
+UNLABELLED = -1
 
 
 class Supervised(Objective):
     """Factors read linearly from each frame's mean embedding, against the truth; the only objective that reads them.
 
     num_outputs  how many numbers, or classes, each factor has: "class" and "count" are classes, read by
-                 cross-entropy; "position" [b t f] is regressed. One weight for each.
+                 cross-entropy, -1 for those that nobody labelled; "position" [b t f] is regressed. One weight for each.
     """
 
     compares: ClassVar[Mapping[str, Space]] = dict.fromkeys(("position", "class", "count"), Space.LABEL)
@@ -47,4 +50,7 @@ class Supervised(Objective):
 def _compare(output: Float[Tensor, "b t f"], truth: Tensor) -> Float[Tensor, ""]:
     if truth.is_floating_point():
         return mean_squared(output, truth)
-    return F.cross_entropy(output.flatten(0, 1), truth.flatten().long())
+    rows, classes = output.flatten(0, 1), truth.flatten().long()
+    total = F.cross_entropy(rows, classes, ignore_index=UNLABELLED, reduction="sum")
+    # Divided by the mean count of all processes, so that the mean of their losses is the loss of the whole batch.
+    return total / mean_over_processes((classes != UNLABELLED).float().sum()).clamp_min(1e-6)

@@ -67,8 +67,8 @@ def allot(
     if samples < 1_000:
         needed = math.ceil(1_000 * of_one_seed / (core_seconds / seconds) / 60)
         raise ValueError(
-            f"A budget of {duration} buys each of {len(seconds_per_sample)} arms {samples} pictures, which teaches none "
-            f"of them anything. Take at least {needed}m, fewer arms (--arms J1 G1), or smaller pictures."
+            f"A budget of {duration} buys each of {len(seconds_per_sample)} arms {samples} pictures, which teaches "
+            f"none of them anything. Take at least {needed}m, fewer arms (--arms J1 G1), or smaller pictures."
         )
     return Allowance(samples, num_seeds, tuple(_conclusions(samples, num_seeds, num_train, num_classes, num_test)))
 

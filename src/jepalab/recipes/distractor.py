@@ -19,7 +19,7 @@ import numpy as np
 from jepalab.compare.cells import Budget, Cell, Judging, Unit, picture_folder, slug
 from jepalab.compare.contrasts import Better, Contrast, Equivalent, Unordered
 from jepalab.compare.grid import Plan
-from jepalab.compare.tune import Knob
+from jepalab.compare.tune import Knob, Tunable
 from jepalab.instruments.diagnosis import geometry
 from jepalab.instruments.pictures import expect_frames
 from jepalab.instruments.state import motion, rollout, state
@@ -221,6 +221,19 @@ def plan(
                 for name in conditions
             },
         },
+    )
+
+
+def tunable() -> Tunable:
+    """The search behind the distractor's shipped settings: every arm by the state R2 on validation."""
+    return Tunable(
+        name="distractor",
+        knobs={name: arm.knob for name, arm in ARMS.items() if arm.knob},
+        worlds=CONDITIONS,
+        make=make_run,
+        judging=Judging(instruments=(motion,), curve=(), curve_at=()),
+        metric="validation_state_r2",
+        conditions=("none", "changing", "fixed"),
     )
 
 

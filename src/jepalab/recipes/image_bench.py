@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from jepalab.backbones.denoiser import DenoisingDecoder
 from jepalab.backbones.masked import MaskedPredictor
@@ -48,14 +50,26 @@ class Pictures:
         cache: where decoded pictures are kept; decoding happens once.
     """
 
-    data: Path = Path("data")
-    labels: Path | None = None
+    # What is not in the repr does not tell settings apart: a comparison goes on where its data was moved to.
+    data: Path = field(default=Path("data"), repr=False)
+    labels: Path | None = field(default=None, repr=False)
     size: int = 32
-    cache: Path | None = None
+    cache: Path | None = field(default=None, repr=False)
+    digest: Annotated[str, tyro.conf.Suppress] = ""
 
     def open(self) -> Images:
         """The decoded pictures, memory-mapped; decoding shows its progress."""
-        return _open(self.data, self.labels, self.size, self.cache)
+        images = _open(self.data, self.labels, self.size, self.cache)
+        if self.digest and images.digest != self.digest:
+            raise ValueError(
+                f"{self.data} holds other pictures (digest {images.digest[:12]}) than those this began with "
+                f"({self.digest[:12]}). Start anew in another folder (--out)."
+            )
+        return images
+
+    def named(self) -> Pictures:
+        """The same, known by their content: settings on other pictures are other settings."""
+        return replace(self, digest=self.open().digest)
 
 
 @cache

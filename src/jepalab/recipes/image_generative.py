@@ -133,15 +133,15 @@ def masked_token(bench: ImageBench, *, num_codes: int = 256) -> Run:
     return replace(bench.run(objective, stream=stream), prepare=prepare)
 
 
-def classifier(bench: ImageBench, *, crop: float = 0.5, backbone: Backbone = "vit") -> Run:
+def classifier(bench: ImageBench, *, least_crop: float = 0.5, backbone: Backbone = "vit") -> Run:
     """Supervised ceiling: the class from labels, through the mean token.
 
     Args:
         bench: what every arm shares.
-        crop: smallest share of a picture that a random crop keeps.
+        least_crop: smallest share of a picture that a random crop keeps.
         backbone: the transformer, or a residual network.
     """
-    bench = bench.with_schedule(crop=crop)
+    bench = bench.with_schedule(crop=least_crop)
     encoder, stream = bench.backbone(backbone), bench.stream()
     num_classes = stream.images.num_classes
     if num_classes < 2:

@@ -10,19 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
 
 from jepalab.compare.cells import Budget, Cell, Judging
 from jepalab.compare.contrasts import Better, Contrast, Equivalent
 from jepalab.compare.grid import Plan
 from jepalab.compare.image_pictures import draw_image_cell
-from jepalab.compare.tune import Choice, Knob
+from jepalab.compare.tune import Choice, Knob, Tunable
 from jepalab.data.image_cache import default_cache
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
 from jepalab.instruments.image_geometry import image_geometry
-from jepalab.instruments.images import image_subjects
+from jepalab.instruments.images import NUM_IMAGES, Split, image_subjects
 from jepalab.instruments.label_efficiency import label_efficiency
 from jepalab.instruments.layers import layer_sweep
 from jepalab.instruments.posthoc import posthoc
@@ -37,6 +36,8 @@ from jepalab.run import Run
 METRIC = "linear"
 BATCH, TRIAL_STEPS = 256, 200
 SHARED = (Knob("lr", 3e-4, 3e-3), Knob("weight_decay", 1e-3, 2e-1))
+TRIAL_IMAGES: Mapping[Split, int] = {"train": 10_000, "validation": 5_000, "test": 1_000}
+FEW_IMAGES: Mapping[Split, int] = {"train": 10_000, "validation": 2_000, "test": 4_000}
 ASSRAN = "Assran et al. 2023, arXiv 2301.08243"
 AIM = "El-Nouby et al. 2024, arXiv 2401.08541"
 
@@ -67,7 +68,7 @@ ARMS: dict[str, Arm] = {
     "G3": Arm("Next token", image_generative.next_token, Knob("num_bins", 4, 32, scale="power of two")),
     "G4": Arm("Denoising", image_generative.denoise, Choice("predict", ("velocity", "noise", "clean"))),
     "G5": Arm("Masked tokens (BEiT)", image_generative.masked_token, Knob("num_codes", 64, 1024, scale="power of two")),
-    "S": Arm("Supervised (ceiling)", image_generative.classifier, Knob("crop", 0.2, 0.8)),
+    "S": Arm("Supervised (ceiling)", image_generative.classifier, Knob("least_crop", 0.2, 0.8)),
     "R": Arm("Random encoder (floor)", image_generative.random_vit),
     "PCA": Arm("Pixel PCA (floor)", image_generative.image_pca),
 }
@@ -91,16 +92,16 @@ METRICS = {
 }
 
 
-def judging(depth: Literal["trial", "quick", "full"]) -> Judging:
+def judging(read_outs: Literal["trial", "quick", "full"]) -> Judging:
     """How cells are judged: "trial" ranks settings; "quick" suits short runs; "full" reads out every way there is."""
-    if depth == "trial":
-        few = partial(image_subjects, num_images={"train": 10_000, "validation": 5_000, "test": 1_000})
+    if read_outs == "trial":
+        few = partial(image_subjects, num_images=TRIAL_IMAGES)
         return Judging(instruments=(frozen_linear,), curve=(), curve_at=(), subjects=few)
     shallow = (recognition, layer_sweep, label_efficiency, image_geometry)
     deep = (attentive, sgd_probe, finetuning, robustness, posthoc)
-    num_images = {"train": 50_000, "validation": 5_000, "test": 10_000}
-    if depth == "quick":
-        num_images, deep = {"train": 10_000, "validation": 2_000, "test": 4_000}, (attentive,)
+    num_images = NUM_IMAGES
+    if read_outs == "quick":
+        num_images, deep = FEW_IMAGES, (attentive,)
     return Judging(
         instruments=shallow,
         of_the_first=deep,
@@ -174,6 +175,27 @@ def make_run(
     return ARMS[arm].make(bench, **private)
 
 
+def tunable(pictures: Pictures) -> Tunable:
+    """The search behind the image lab's settings, on your own pictures: every arm by linear accuracy on validation.
+
+    Args:
+        pictures: where they come from.
+    """
+    pictures = pictures.named()
+    return Tunable(
+        name="images",
+        knobs={name: arm.knob for name, arm in ARMS.items() if arm.knob},
+        worlds={CONDITION: pictures},
+        make=make_run,
+        judging=judging("trial"),
+        metric="linear_validation",
+        conditions=(CONDITION,),
+        trial_steps=TRIAL_STEPS,
+        shared=SHARED,
+        facts={"data": pictures.open().source},
+    )
+
+
 def tuned() -> dict[str, Any]:
     """What the recorded search chose, and how it went."""
     file = files("jepalab.recipes").joinpath("images.tuned.json")
@@ -187,8 +209,8 @@ def plan(
     samples: int = 0,
     num_seeds: int = 3,
     arms: tuple[str, ...] = MAIN,
-    depth: Literal["auto", "quick", "full"] = "auto",
-    network: Network = Network(),
+    read_outs: Literal["auto", "quick", "full"] = "auto",
+    network: Network,
 ) -> Plan:
     """I-JEPA, LeJEPA, MAE, autoregression and diffusion on your own pictures: whose frozen features serve you best?
 
@@ -199,11 +221,11 @@ def plan(
         budget: wall-clock time for everything, such as 30m or 2h, split over arms and seeds.
         samples: pictures each arm sees; 0 lets the budget decide.
         num_seeds: at most; a short budget has fewer.
-        arms: which take part; `jepalab compare images --help-arms` is not needed: J1 J1r J2 J3 J4 J5 J6 V1 V2 G1 G2 G3
-            G4 G5 S R PCA.
-        depth: of the judging: "quick" for short runs, "full" with every read-out; "auto" goes by the samples.
+        arms: which take part, of J1 J1r J2 J3 J4 J5 J6 V1 V2 G1 G2 G3 G4 G5 S R PCA; untuned ones are left out.
+        read_outs: "quick" for short runs, "full" with every one there is; "auto" goes by the samples.
         network: the encoder that every arm trains.
     """
+    pictures = pictures.named()
     images = pictures.open()
     known = tuned()["conditions"][CONDITION]
     if unknown := [arm for arm in arms if arm not in ARMS]:
@@ -228,15 +250,15 @@ def plan(
             most_seeds=num_seeds,
         )
         samples, seeds, notes = allowance.samples, allowance.num_seeds, [*allowance.notes, *notes]
-    if depth == "auto":
-        depth = "full" if samples >= 200_000 else "quick"
+    if read_outs == "auto":
+        read_outs = "full" if samples >= 200_000 else "quick"
     return Plan(
         name="images",
-        question=f"On {images.source}: do frozen features that predict embeddings serve better than those that predict pixels?",
+        question=f"Frozen features of {images.source}: does predicting embeddings serve better than predicting pixels?",
         cells=[Cell(arm, CONDITION, make[arm]) for arm in chosen],
         seeds=range(seeds),
         budget=Budget(samples, "samples"),
-        judging=judging(depth),
+        judging=judging(read_outs),
         contrasts=declare(chosen),
         arms={arm: ARMS[arm].label for arm in chosen},
         conditions={CONDITION: images.describe()},
@@ -251,8 +273,8 @@ def plan(
 
 def _caveats(source: str, arms: Sequence[str], chosen: Sequence[str]) -> list[str]:
     notes = [
-        f"Settings were tuned on {tuned().get('data', 'CIFAR-10')}, 12 short trials an arm; `jepalab tune images` repeats "
-        "the search on yours."
+        f"Settings were tuned on {tuned().get('data', 'nothing yet')}, 12 short trials an arm; `jepalab tune images` "
+        "repeats the search on your pictures."
     ]
     if left := [arm for arm in arms if arm not in chosen]:
         notes.append(f"Left out, for want of tuned settings or labels: {', '.join(left)}.")

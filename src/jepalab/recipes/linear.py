@@ -137,8 +137,9 @@ def _objective(camp: Camp, depth: int, generator: torch.Generator) -> Objective:
     )
 
 
-def half_squared(prediction: Tensor, target: Tensor) -> Tensor:
+def half_squared(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Half the squared distance, summed over the embedding and averaged over the samples, as the theory has it."""
+    assert weight is None, "the theory knows no weights"
     return 0.5 * (prediction - target).square().sum(-1).mean()
 
 

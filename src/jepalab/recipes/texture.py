@@ -19,7 +19,7 @@ import numpy as np
 from jepalab.compare.cells import Budget, Cell, Judging, Unit, picture_folder
 from jepalab.compare.contrasts import Better, Contrast
 from jepalab.compare.grid import Plan
-from jepalab.compare.tune import Choice, Knob
+from jepalab.compare.tune import Choice, Knob, Tunable
 from jepalab.data.texture import STRENGTHS, Textures
 from jepalab.instruments import features
 from jepalab.instruments.capacity import nuisance_capacity
@@ -131,6 +131,20 @@ def _better(claim: str, because: str, source: str, *, threshold: float = 0.0) ->
         because=because,
         source=source,
         threshold=threshold,
+    )
+
+
+def tunable() -> Tunable:
+    """The search behind the texture budget's settings: every arm by class, count and position on validation."""
+    return Tunable(
+        name="texture",
+        knobs={name: arm.knob for name, arm in ARMS.items() if arm.knob},
+        worlds=CONDITIONS,
+        make=make_run,
+        judging=Judging(instruments=(texture_budget,), curve=(), curve_at=(), subjects=subjects),
+        metric="validation_semantic",
+        conditions=DEMO_CONDITIONS,
+        trial_steps=TRIAL_STEPS,
     )
 
 

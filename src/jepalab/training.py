@@ -1,0 +1,72 @@
+"""The command `jepalab train`: one encoder by one recipe, judged and kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from jepalab.catalogue import find_recipes
+from jepalab.compare.cells import judge_run
+from jepalab.fit import fit
+from jepalab.flags import call_with_flags, flatten
+from jepalab.hub.runs import save_encoders
+from jepalab.menu import known, summary, table
+from jepalab.progress import make_display
+from jepalab.records import RunFolder, write_json
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is recorded and computed.
+
+    Args:
+        out: folder of the run; the same command with the same folder goes on where it stopped.
+        device: auto takes CUDA, then MPS, then the CPU.
+        save_every: steps between checkpoints.
+        json: print the result as JSON on standard output.
+    """
+
+    out: Path | None = None
+    device: str = "auto"
+    save_every: int = 200
+    json: bool = False
+
+
+def run(words: list[str]) -> int:
+    """jepalab train RECIPE [options]"""
+    recipes = find_recipes()
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: jepalab train RECIPE [options], and jepalab train RECIPE --help for its options\n")
+        print(table({name: summary(recipe) for name, recipe in recipes.items()}))
+        return 0
+    name = known(words[0], recipes, "recipe")
+    if not name:
+        return 2
+    place, settings, made = call_with_flags(recipes[name], Place(), program=f"jepalab train {name}", words=words[1:])
+    judging = sys.modules[recipes[name].__module__].JUDGING
+    folder = place.out or Path("runs") / f"{name}-seed-{made.seed}"
+    RunFolder(folder).claim(recipe=name, **flatten(settings))
+    display = make_display()
+    display.start([name])
+    try:
+        fit(
+            made,
+            folder=folder,
+            device=place.device,
+            save_every=place.save_every,
+            watch=lambda moment: display.news(name, moment),
+        )
+        save_encoders(made.objective, folder, stream=made.stream, recipe=name)
+        scores = judge_run(made, judging)
+    finally:
+        display.close()
+    write_json(folder / "scores.json", scores)
+    RunFolder(folder).describe(status="done")
+    if place.json:
+        print(json.dumps({"folder": str(folder), "scores": scores}))
+    else:
+        print(table({key: f"{value:.3f}" for key, value in scores.items()}))
+        print(f"\nencoder and records: {folder}")
+    return 0
