@@ -47,7 +47,7 @@ print(json.dumps(texts))
 def help_texts() -> dict[str, str]:
     """What --help says, as a user's process says it: here every function is wrapped by the checks of its types."""
     command = [sys.executable, "-c", PRINT_HELP, *WITH_FLAGS]
-    environment = os.environ | {"COLUMNS": "300", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+    environment = os.environ | {"COLUMNS": "110", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
     process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     texts = json.loads(process.stdout)
     return {words: " ".join(re.sub("[│╭╮╰╯─]|-{9,}", " ", text).split()) for words, text in texts.items()}

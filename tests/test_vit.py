@@ -191,7 +191,7 @@ def test_gradient_reaches_every_parameter_and_no_buffer() -> None:
 def test_initial_weights_follow_beit() -> None:
     torch.manual_seed(0)
     vit = ViT((2,), patch=(64,), dim=192, depth=4)
-    assert vit.embed.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert vit.embed.weight.std().item() == pytest.approx((2 / (64 + 192)) ** 0.5, rel=0.03)
     for level, block in enumerate(vit.transformer.blocks, start=1):
         assert isinstance(block, Block)
         shrunk = 0.02 / (2 * level) ** 0.5

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from jepalab import __version__
@@ -45,16 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     name = known(words[0], COMMANDS, "command")
-    return _guarded(COMMANDS[name].function, words[1:]) if name else 2
+    return _guarded(partial(_call, COMMANDS[name].function), words[1:]) if name else 2
 
 
-def _guarded(function: str, words: list[str]) -> int:
+def _call(function: str, words: list[str]) -> int:
+    module, name = function.split(":")
+    return getattr(importlib.import_module(f"jepalab.{module}"), name)(words)
+
+
+def _guarded(run: Callable[[list[str]], int], words: list[str]) -> int:
     """A user's mistake, a full disk or a stopped run ends in a sentence and an exit code, not in a traceback."""
     from jepalab.fit import DivergedError, InterruptedRunError
 
-    module, name = function.split(":")
     try:
-        return getattr(importlib.import_module(f"jepalab.{module}"), name)(words)
+        return run(words)
     except InterruptedRunError as stop:
         print(stop, file=sys.stderr)
         return stop.exit_code

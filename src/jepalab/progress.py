@@ -27,6 +27,7 @@ from rich.text import Text
 
 PLAIN_SECONDS = 10.0
 COLLAPSED_STD = 0.05
+ADVICE = "If it lasts: lower lr, raise the teacher's momentum, warm up longer, or weigh the anti-collapse terms more."
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Moment:
                 f" · cosine {meters['mean_cosine']:.2f}"
             )
             if meters["std"] < COLLAPSED_STD:
-                parts.append("COLLAPSING: the embeddings all point one way")
+                parts.append(f"COLLAPSING: the embeddings all point one way. {ADVICE}")
         return " · ".join(parts)
 
 

@@ -111,6 +111,8 @@ CONSTANT = words(
 )
 # Each tensor that comes out is made of the one at the same place among the arguments.
 ELEMENTWISE_OUTPUTS = words("broadcast_tensors atleast_1d atleast_2d atleast_3d meshgrid")
+# Their second tensor gives a shape or a type, but no content.
+SHAPED_LIKE = words("expand_as view_as reshape_as type_as to")
 # Tensors come out of them, but no content: sizes, devices, gradients kept from earlier.
 IGNORED = words("grad size shape stride")
 

@@ -182,6 +182,7 @@ class Recorder(TorchFunctionMode):
                     self._add(tensor, Node(len(self.tape.nodes), "constant", name))
                 continue
             own = given[index : index + 1] if name in ops.ELEMENTWISE_OUTPUTS else given
+            own = given[:1] if name in ops.SHAPED_LIKE else own
             node = Node(
                 len(self.tape.nodes), kind, name, tuple(own), output=index, line=line, caller=caller,
                 literal=f"{literal}#{index}" if literal else "", module=self.modules[-1], opaque=opaque,

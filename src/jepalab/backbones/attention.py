@@ -77,6 +77,8 @@ class Block(nn.Module):
         heads = self.qkv(self.norm1(z)).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = heads.permute(2, 0, 3, 1, 4)
         if num_last is not None:
+            assert not causal, "`causal` counts from the first query"
+            sees = sees if sees is None or sees.shape[1] == 1 else sees[:, -num_last:]
             z, q = z[:, -num_last:], q[:, :, -num_last:]
         together = attend(q, k, v, causal, None if sees is None else sees[:, None])
         z = z + self.proj(together.transpose(1, 2).flatten(2))

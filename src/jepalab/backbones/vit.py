@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from jepalab.backbones.attention import Transformer, init_linear
+from jepalab.backbones.attention import Transformer
 from jepalab.types import PatchEncoder
 
 
@@ -128,7 +128,10 @@ class ViT(PatchEncoder):
             raise ValueError(f"wanted a positive std for each channel, got {std}; leave out channels that never vary")
         self.register_buffer("positions", sincos_positions(grid, dim))
         self.embed = nn.Linear(self.patch_dim, dim)
-        init_linear(self.embed)
+        # As MAE: patches count as much as positions whatever their size. At a fixed standard deviation of 0.02 small
+        # patches drown in the positions, and an I-JEPA begins by predicting positions alone.
+        nn.init.xavier_uniform_(self.embed.weight)
+        nn.init.zeros_(self.embed.bias)
         self.transformer = Transformer(dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
 
     def arguments(self) -> dict[str, Any]:

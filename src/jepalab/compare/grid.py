@@ -72,15 +72,19 @@ def compare(
 
     The same call goes on where the last one stopped. A cell that fails is a row with its error, not a hole.
     """
-    done = {each["fingerprint"]: each for each in ended if each["status"] == "done"}
-    keys = {
-        (cell, seed): fingerprint(cell, seed, plan.judging, plan.budget) for seed in plan.seeds for cell in plan.cells
-    }
-    jobs = [job for job, key in keys.items() if key not in done]
-    grid = run_grid(jobs, out=out, judging=plan.judging, budget=plan.budget, num_workers=num_workers, display=display)
+    jobs = [(cell, seed) for seed in plan.seeds for cell in plan.cells]
+    grid = run_grid(
+        jobs,
+        out=out,
+        judging=plan.judging,
+        budget=plan.budget,
+        num_workers=num_workers,
+        display=display,
+        ended=ended,
+    )
     if plan.illustrate:
         plan.illustrate(out / "pictures")
-    cells = [done[key] for key in keys.values() if key in done]
+    cells: list[dict[str, Any]] = []
     try:
         for cell in grid:
             cells.append(cell)  # one by one: an interruption keeps what came before it
@@ -124,8 +128,16 @@ def run_grid(
     budget: Budget | None = None,
     num_workers: int = 0,
     display: Display | None = None,
+    ended: Sequence[dict[str, Any]] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Runs each (cell, seed) in its own folder below `out` and yields the results as they come."""
+    """Runs each (cell, seed) in its own folder below `out` and yields the results as they come.
+
+    ended  results of cells that were trained elsewhere; those with the same settings come back as they are.
+    """
+    done = {each["fingerprint"]: each for each in ended if each["status"] == "done"}
+    keys = [fingerprint(cell, seed, judging, budget) for cell, seed in jobs]
+    yield from (done[key] for key in keys if key in done)
+    jobs = [job for job, key in zip(jobs, keys, strict=True) if key not in done]
     names = [f"{cell.condition}/{cell.arm}/seed-{seed}" for cell, seed in jobs]
     work = [partial(_work, cell, seed, out=out, judging=judging, budget=budget) for cell, seed in jobs]
     num_cores = os.cpu_count() or 1

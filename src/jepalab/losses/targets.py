@@ -40,7 +40,7 @@ class SeveralLevels:
 
     levels: tuple[int, ...]
 
-    def __call__(self, levels: Sequence[Float[Tensor, "b n d"]]) -> Float[Tensor, "b n l*d"]:
+    def __call__(self, levels: Sequence[Float[Tensor, "b n d"]]) -> Float[Tensor, "b n o"]:
         if not self.levels or not all(-len(levels) <= level < len(levels) for level in self.levels):
             raise ValueError(f"This teacher has {len(levels)} levels, got {self.levels}.")
         return torch.cat([layer_normed(levels[level]) for level in self.levels], -1)

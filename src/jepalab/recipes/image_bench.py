@@ -104,7 +104,7 @@ class Schedule:
     """How long and how fast; the same fields for every arm.
 
     Args:
-        steps: optimizer steps.
+        steps: how many times the optimizer moves.
         batch_size: pictures in a step.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on matrices only.

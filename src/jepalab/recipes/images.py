@@ -34,7 +34,7 @@ from jepalab.recipes.image_bench import ImageBench, Network, Pictures, Schedule
 from jepalab.run import Run
 
 METRIC = "linear"
-BATCH, TRIAL_STEPS = 256, 200
+BATCH, TRIAL_STEPS = 128, 200
 SHARED = (Knob("lr", 3e-4, 3e-3), Knob("weight_decay", 1e-3, 2e-1))
 TRIAL_IMAGES: Mapping[Split, int] = {"train": 10_000, "validation": 5_000, "test": 1_000}
 FEW_IMAGES: Mapping[Split, int] = {"train": 10_000, "validation": 2_000, "test": 4_000}

@@ -17,6 +17,7 @@ from jepalab.progress import Display
 from jepalab.records import write_json
 
 TUNING_SEED = 10_000
+KEPT = ("arm", "condition", "seed", "fingerprint", "status", "metrics", "error")
 FAILED = 0.0  # the score of a trial that did not end: it tells nothing of the state
 
 
@@ -45,7 +46,8 @@ def tune(tunable: Tunable, search: Search, *, display: Display | None = None) ->
     """Keeps each arm's best settings by the validation metric and returns all that is known of the search.
 
     The seed (of data and of weights) is one that no comparison uses. Writes NAME.tuned.json beside the recipe, keeping
-    what it holds of other arms and conditions.
+    what it holds of other arms and conditions, and as they come the trials themselves into NAME.trials.json, from
+    which a search on any machine goes on.
     """
     arms, conditions = search.arms or tuple(tunable.knobs), search.conditions or tuple(tunable.conditions)
     num_trials, steps = search.num_trials, search.steps or tunable.trial_steps
@@ -64,11 +66,23 @@ def tune(tunable: Tunable, search: Search, *, display: Display | None = None) ->
     ] + [_cell(tunable, "R", condition, 0, {}) for condition in conditions]
     budget = Budget(steps) if steps else None
     jobs = [(cell, TUNING_SEED) for cell in cells]
-    results = run_grid(
-        jobs, out=out, judging=tunable.judging, budget=budget, num_workers=search.num_workers, display=display
-    )
-    scores = {(each["condition"], each["arm"]): each["metrics"].get(tunable.metric, FAILED) for each in results}
-    target = Path(str(files("jepalab.recipes").joinpath(f"{tunable.name}.tuned.json")))
+    place = Path(str(files("jepalab.recipes").joinpath(f"{tunable.name}.trials.json")))
+    ended = json.loads(place.read_text()) if place.exists() else []
+    scores = {}
+    for each in run_grid(
+        jobs,
+        out=out,
+        judging=tunable.judging,
+        budget=budget,
+        num_workers=search.num_workers,
+        display=display,
+        ended=ended,
+    ):
+        scores[each["condition"], each["arm"]] = each["metrics"].get(tunable.metric, FAILED)
+        if each not in ended:
+            ended.append({key: each[key] for key in KEPT if key in each})
+            write_json(place, ended)
+    target = place.with_name(f"{tunable.name}.tuned.json")
     found = json.loads(target.read_text()) if target.exists() else {"conditions": {}}
     for condition in conditions:
         floor = scores[f"{condition}, trial 0", "R"]
