@@ -49,7 +49,7 @@ class FourBlocks:
         order = torch.stack([torch.randperm(NUM_PATCHES, generator=generator) for _ in range(num_samples)])
         context, hidden = order[:, :8].sort(1).values, order[:, 8:]
         target = torch.stack([hidden[:, 2 * block : 2 * block + 3] for block in range(4)], 1)
-        lengths = torch.tensor([[3, 2, 1, 3], [1, 3, 3, 2], [2, 2, 2, 1]])[torch.arange(num_samples) % 3]
+        lengths = torch.tensor([[3, 2, 1, 3], [1, 3, 3, 2], [2, 2, 2, 1], [1, 1, 1, 2]])[torch.arange(num_samples) % 4]
         present = torch.arange(3) < lengths.unsqueeze(-1)
         return Mask(context, target, present if self.padded else None)
 

@@ -67,6 +67,6 @@ def run(words: list[str]) -> int:
     if place.json:
         print(json.dumps({"folder": str(folder), "scores": scores}))
     else:
-        print(table({key: f"{value:.3f}" for key, value in scores.items()}))
+        print(table({key: f"{value:.3f}" for key, value in scores.items()}) or "no labels, so nothing was read out")
         print(f"\nencoder and records: {folder}")
     return 0

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from jepalab.dist import mean_over_processes
+
 
 def token_cross_entropy(
     logits: Float[Tensor, "*rows v"], tokens: Int[Tensor, "*rows"], weight: Float[Tensor, "*rows"] | None = None
@@ -15,4 +17,4 @@ def token_cross_entropy(
     if weight is None:
         return F.cross_entropy(flat, wanted)
     each = F.cross_entropy(flat, wanted, reduction="none")
-    return (each * weight.flatten()).sum() / weight.sum()
+    return (each * weight.flatten()).sum() / mean_over_processes(weight.sum())

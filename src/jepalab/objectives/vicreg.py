@@ -20,7 +20,8 @@ class VICReg(Objective):
     """Mean squared distance of the two projections, variance and covariance of each.
 
     Views are `batch.x` and the first of `batch.views`. weights: "invariance", "variance", "covariance"; 25, 25 and 1
-    as published, for the mean of the two variance terms and the sum of the two covariance terms.
+    as published, for the mean of the two variance terms and the sum of the two covariance
+    terms. The projector normalises both views in one batch.
     """
 
     compares: ClassVar[Mapping[str, Space]] = {

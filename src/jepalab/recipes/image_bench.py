@@ -20,7 +20,7 @@ from jepalab.data.image_stream import ImageStream
 from jepalab.data.images import Images, open_images
 from jepalab.dist import Precision, seeded
 from jepalab.instruments.image_geometry import image_geometry
-from jepalab.instruments.images import image_subjects
+from jepalab.instruments.images import ImageSubject, image_subjects
 from jepalab.instruments.label_efficiency import label_efficiency
 from jepalab.instruments.layers import layer_sweep
 from jepalab.instruments.recognition import recognition
@@ -33,9 +33,16 @@ from jepalab.types import MaskSampler, Objective
 
 Backbone = Literal["vit", "resnet"]
 SamplerName = Literal["blocks", "reference", "random"]
+
+
+def labelled_subjects(objective: Objective, stream: ImageStream, *, share: float = 1.0) -> dict[str, ImageSubject]:
+    """What the instruments read of each encoder; nothing where fewer than two classes have labels."""
+    return image_subjects(objective, stream, share=share) if stream.images.num_classes > 1 else {}
+
+
 JUDGING = Judging(
     instruments=(recognition, layer_sweep, label_efficiency, image_geometry),
-    subjects=image_subjects,
+    subjects=labelled_subjects,
 )
 
 

@@ -230,9 +230,14 @@ def plan(
     known = tuned()["conditions"][CONDITION]
     if unknown := [arm for arm in arms if arm not in ARMS]:
         raise ValueError(f"Unknown arms: {', '.join(unknown)}. There are {', '.join(ARMS)}.")
-    labelled = images.num_classes > 1
+    if images.num_classes < 2:
+        raise ValueError(
+            f"{pictures.data} has labels of {images.num_classes} class(es), and without two nothing can be judged. A "
+            "few labelled pictures do: put them into a sub-folder for each class, or name them in --labels FILE.csv."
+        )
     chosen = [arm for arm in arms if ARMS[arm].knob is None or arm in known]
-    chosen = [arm for arm in chosen if arm != "S" or labelled]
+    if not any(ARMS[arm].knob for arm in chosen):
+        raise ValueError("No arm has tuned settings, and untuned arms do not compete: run `jepalab tune images` first.")
     settings = {arm: known[arm]["settings"] if arm in known else {} for arm in chosen}
     make = {arm: partial(make_run, arm=arm, world=pictures, settings=settings[arm], network=network) for arm in chosen}
     seeds, notes = num_seeds, _caveats(images.source, arms, chosen)
@@ -277,5 +282,5 @@ def _caveats(source: str, arms: Sequence[str], chosen: Sequence[str]) -> list[st
         "repeats the search on your pictures."
     ]
     if left := [arm for arm in arms if arm not in chosen]:
-        notes.append(f"Left out, for want of tuned settings or labels: {', '.join(left)}.")
+        notes.append(f"Left out, for want of tuned settings: {', '.join(left)}.")
     return notes
