@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from jepalab.compare import grid
 from jepalab.compare.cells import Budget, Cell, cell_folder, fingerprint, read_result, run_cell
 from jepalab.compare.grid import compare
 from jepalab.compare.pool import Event, _serve, run_jobs
-from jepalab.compare.summary import publish
+from jepalab.compare.report import write_report
+from jepalab.compare.summary import publish, published_cells
 from jepalab.recipes.bench import World
 from jepalab.recipes.distractor import ARMS, make_run
 from jepalab.records import RunFolder
@@ -229,6 +231,30 @@ def test_comparison_is_whole_also_where_an_arm_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.dist
+def test_comparison_goes_on_from_what_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [Cell("J1", "plain", partial(make)), Cell("J3", "plain", partial(make, objective="ema"))]
+    first = compare(small_plan(cells), out=tmp_path / "here", num_workers=1)
+    write_report(tmp_path / "here")
+    picture = tmp_path / "here/pictures/plain/J1.stills.npz"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_bytes(b"a picture")
+    publish(tmp_path / "here", tmp_path / "kept")
+
+    trained: list[str] = []
+    monkeypatch.setattr(grid, "run_jobs", lambda work, **_: trained.extend(str(job) for job in work) or iter(()))
+    name, there = first.results["name"], tmp_path / "there"
+    ended = published_cells(tmp_path / "kept", name, there)
+    again = compare(small_plan(cells), out=there, ended=ended)
+    assert trained == []
+    assert again.results["cells"] == first.results["cells"]
+    assert (there / "pictures/plain/J1.stills.npz").read_bytes() == b"a picture"
+
+    other = [cells[0], Cell("J3", "plain", partial(make, objective="ema", steps=9))]
+    compare(small_plan(other), out=tmp_path / "other", ended=ended)
+    assert len(trained) == 1, "what has other settings is trained anew"
+    assert published_cells(tmp_path / "nowhere", name, there) == []
+
+
 def test_stopped_comparison_keeps_what_ended_and_goes_on(tmp_path: Path) -> None:
     quick, slow = (cell_folder(tmp_path, cell, 0) for cell in QUICK_AND_SLOW.cells)
     process = start(compare_until_stopped, tmp_path)
