@@ -14,7 +14,7 @@ from jepalab.backbones.resnet import ResNet
 from jepalab.backbones.vit import ViT
 from jepalab.data.augmentation import LUMA
 from jepalab.data.images import Images
-from jepalab.types import Encoder
+from jepalab.types import Encoder, PatchEncoder
 
 
 class PictureShape(NamedTuple):
@@ -48,7 +48,11 @@ def picture_shape(encoder: Encoder) -> PictureShape:
 def match_channels(encoder: Encoder, images: Images) -> Encoder:
     """The encoder itself, or one that takes pictures with the images' channels and gives it what it was built for."""
     channels = picture_shape(encoder).channels
-    return encoder if channels == images.channels else Recoloured(encoder, channels=channels)
+    if channels == images.channels:
+        return encoder
+    if isinstance(encoder, PatchEncoder):
+        return RecolouredPatches(encoder, channels=channels)
+    return Recoloured(encoder, channels=channels)
 
 
 def describe_match(encoder: Encoder, images: Images) -> str:
@@ -71,40 +75,38 @@ class Recoloured(Encoder):
         super().__init__()
         self.encoder, self.channels, self.dim = encoder, channels, encoder.dim
 
-    @property
-    def grid(self) -> tuple[int, ...]:
-        return self._vit.grid
+    def forward(
+        self, x: Float[Tensor, "b t c h w"], keep: Int[Tensor, "b k"] | None = None, causal: bool = False
+    ) -> Float[Tensor, "b n d"]:
+        return self.encoder(_recolour(x, self.channels), keep, causal)
 
-    @property
-    def patch_dim(self) -> int:
-        return self._vit.patch_dim
+
+class RecolouredPatches(PatchEncoder):
+    """`Recoloured` for encoders of patches."""
+
+    def __init__(self, encoder: PatchEncoder, *, channels: int) -> None:
+        super().__init__()
+        self.encoder, self.channels, self.dim = encoder, channels, encoder.dim
+        self.grid, self.patch_dim = encoder.grid, encoder.patch_dim
 
     def patches(self, x: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b n p"]:
-        return self._vit.patches(self._recolour(x))
+        return self.encoder.patches(_recolour(x, self.channels))
 
     def levels(
         self, x: Float[Tensor, "b t c h w"], keep: Int[Tensor, "b k"] | None = None
     ) -> list[Float[Tensor, "b n d"]]:
-        """Those of the encoder; its output alone if it is no transformer."""
-        if isinstance(self.encoder, ViT):
-            return self.encoder.levels(self._recolour(x), keep)
-        return [self(x, keep)]
+        return self.encoder.levels(_recolour(x, self.channels), keep)
 
     def forward(
         self, x: Float[Tensor, "b t c h w"], keep: Int[Tensor, "b k"] | None = None, causal: bool = False
     ) -> Float[Tensor, "b n d"]:
-        return self.encoder(self._recolour(x), keep, causal)
+        return self.encoder(_recolour(x, self.channels), keep, causal)
 
-    @property
-    def _vit(self) -> ViT:
-        if not isinstance(self.encoder, ViT):
-            raise AttributeError(f"a {type(self.encoder).__name__} has no grid of patches")
-        return self.encoder
 
-    def _recolour(self, x: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t e h w"]:
-        if self.channels == 1:
-            return (x * x.new_tensor(LUMA)[:, None, None]).sum(2, keepdim=True)
-        return x.expand(-1, -1, self.channels, -1, -1)
+def _recolour(x: Float[Tensor, "b t c h w"], channels: int) -> Float[Tensor, "b t e h w"]:
+    if channels == 1:
+        return (x * x.new_tensor(LUMA)[:, None, None]).sum(2, keepdim=True)
+    return x.expand(-1, -1, channels, -1, -1)
 
 
 def _square_of(num_pixels: int) -> PictureShape:
