@@ -229,8 +229,9 @@ def test_colour_meets_grey_and_grey_colour(lab: Path, generator: torch.Generator
         torch.testing.assert_close(matched.patches(given), encoder.patches(wanted))
         torch.testing.assert_close(matched.levels(given), encoder.levels(wanted))
     network = ResNet(SIZE, channels=1, widths=(8,), num_blocks=(1,))
-    (level,) = match_channels(network, photos).levels(x)  # pyrefly: ignore[not-callable]
-    torch.testing.assert_close(level, network(luma))
+    matched = match_channels(network, photos)
+    assert not isinstance(matched, PatchEncoder)
+    torch.testing.assert_close(matched(x), network(luma))
 
 
 def test_encoder_tells_what_pictures_it_takes() -> None:
