@@ -67,6 +67,7 @@ def run(words: list[str]) -> int:
     if place.json:
         print(json.dumps({"folder": str(folder), "scores": scores}))
     else:
-        print(table({key: f"{value:.3f}" for key, value in scores.items()}) or "no labels, so nothing was read out")
-        print(f"\nencoder and records: {folder}")
+        chief = {k: v for k, v in scores.items() if not judging.chief or k.rpartition("/")[2] in judging.chief}
+        print(table({key: f"{value:.3f}" for key, value in chief.items()}) or "no labels, so nothing was read out")
+        print(f"\nencoder, records and all scores: {folder}")
     return 0

@@ -75,6 +75,7 @@ class Judging:
     curve        on the way, after each share of the steps in `curve_at`, on a quarter of the clips.
     draw         writes pictures of a cell that has ended, given the comparison's folder of pictures.
     subjects     what the instruments read: features extracted once from each encoder.
+    chief        the scores to print where there is room for some; all if empty.
     """
 
     instruments: Sequence[Callable[[Any], dict[str, float]]]
@@ -83,6 +84,7 @@ class Judging:
     draw: Callable[[Cell, Run, Path], None] | None = None
     subjects: Subjects = subjects
     of_the_first: Sequence[Callable[[Any], dict[str, float]]] = ()
+    chief: Sequence[str] = ()
 
 
 def run_cell(

@@ -31,6 +31,7 @@ class Plan:
     illustrate  writes pictures of the data into the folder it is given.
     metrics     how each chief metric is printed, in the order of the tables; the first is the one the report follows.
     notes       what the comparison can and cannot conclude, in sentences for the head of the report.
+    conclude    what to take home, in sentences out of the cells; they come before the notes.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Plan:
     illustrate: Callable[[Path], None] | None = None
     metrics: Mapping[str, str] = field(default_factory=lambda: MOTION)
     notes: Sequence[str] = ()
+    conclude: Callable[[Sequence[Mapping[str, Any]]], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def judge(plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "compute": _compute_table(cells),
         "settings": dict(plan.settings),
         "metrics": dict(plan.metrics),
-        "notes": list(plan.notes),
+        "notes": [*(plan.conclude(cells) if plan.conclude else ()), *plan.notes],
         "command": machine["command"],
         "versions": machine,
     }

@@ -205,7 +205,8 @@ def _read(item: Item, size: int) -> tuple[np.ndarray | Broken, bytes]:
             return content, b""
         return decode(content, size=size), _content_hash(content)
     except UNREADABLE as error:
-        return Broken(f"{type(error).__name__}: {error}"), b""
+        why = "is no image, or a damaged one" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
+        return Broken(f"{type(error).__name__}: {why}"), b""
 
 
 def coded(labels: list[str | int | None], known: list[str] | None) -> tuple[Int[np.ndarray, " n"], list[str]]:

@@ -43,6 +43,7 @@ def labelled_subjects(objective: Objective, stream: ImageStream, *, share: float
 JUDGING = Judging(
     instruments=(recognition, layer_sweep, label_efficiency, image_geometry),
     subjects=labelled_subjects,
+    chief=("linear", "logistic", "knn", "linear_best_level", "shot_10", "shots_auc", "rankme", "rankme_centred"),
 )
 
 

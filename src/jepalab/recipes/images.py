@@ -12,6 +12,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Any, Literal
 
+from jepalab.compare.advice import advise
 from jepalab.compare.cells import Budget, Cell, Judging
 from jepalab.compare.contrasts import Better, Contrast, Equivalent
 from jepalab.compare.grid import Plan
@@ -255,6 +256,7 @@ def plan(
             most_seeds=num_seeds,
         )
         samples, seeds, notes = allowance.samples, allowance.num_seeds, [*allowance.notes, *notes]
+    labels = {arm: ARMS[arm].label for arm in chosen}
     if read_outs == "auto":
         read_outs = "full" if samples >= 200_000 else "quick"
     return Plan(
@@ -265,10 +267,11 @@ def plan(
         budget=Budget(samples, "samples"),
         judging=judging(read_outs),
         contrasts=declare(chosen),
-        arms={arm: ARMS[arm].label for arm in chosen},
-        conditions={CONDITION: images.describe()},
+        arms=labels,
+        conditions={CONDITION: f"{len(images):,} pictures, {images.num_classes} classes"},
         metrics=METRICS,
-        notes=notes,
+        conclude=partial(advise, arms=labels, condition=CONDITION, metric=METRIC, name=f"{METRICS[METRIC]} accuracy"),
+        notes=[*notes, images.describe()],
         settings={
             "tuning": {k: v for k, v in tuned().items() if k != "conditions"},
             "conditions": {CONDITION: {arm: known[arm] for arm in chosen if arm in known}},
