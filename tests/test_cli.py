@@ -170,7 +170,7 @@ def test_training_records_everything_and_is_not_done_twice(tmp_path: Path, capsy
     assert json.loads((folder / "scores.json").read_text()) == told["scores"]
     shown = capsys.readouterr().out
     assert f"state_r2             {told['scores']['state_r2']:.3f}" in shown
-    assert f"encoder and records: {folder}" in shown
+    assert f"encoder, records and all scores: {folder}" in shown
 
     assert main([*TRAIN, str(folder), "--spread", "2", "--strength", "0"]) == 1
     assert "other settings: strength 1.0 (now 0.0), spread 1.0 (now 2.0)" in capsys.readouterr().err
