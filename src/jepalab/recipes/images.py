@@ -17,6 +17,7 @@ from jepalab.compare.cells import Budget, Cell, Judging
 from jepalab.compare.contrasts import Better, Contrast, Equivalent
 from jepalab.compare.grid import Plan
 from jepalab.compare.image_pictures import draw_image_cell
+from jepalab.compare.metrics import IMAGES
 from jepalab.compare.tune import Choice, Knob, Tunable
 from jepalab.data.image_cache import default_cache
 from jepalab.instruments.attentive import attentive
@@ -75,22 +76,6 @@ ARMS: dict[str, Arm] = {
 }
 MAIN = ("J1", "V1", "G1", "G2", "G4", "S", "R", "PCA")
 CONDITION = "pictures"
-
-METRICS = {
-    "linear": "linear",
-    "knn": "kNN",
-    "logistic": "logistic",
-    "linear_sgd": "BN + SGD",
-    "attentive": "attentive",
-    "finetuned": "fine-tuned",
-    "linear_best_level": "best layer",
-    "shot_10": "10 labels a class",
-    "shots_auc": "label efficiency",
-    "robust_mean": "corrupted",
-    "posthoc_psnr": "PSNR of a decoder",
-    "rankme": "RankMe",
-    "rankme_centred": "RankMe, centred",
-}
 
 
 def judging(read_outs: Literal["trial", "quick", "full"]) -> Judging:
@@ -269,8 +254,8 @@ def plan(
         contrasts=declare(chosen),
         arms=labels,
         conditions={CONDITION: f"{len(images):,} pictures, {images.num_classes} classes"},
-        metrics=METRICS,
-        conclude=partial(advise, arms=labels, condition=CONDITION, metric=METRIC, name=f"{METRICS[METRIC]} accuracy"),
+        metrics=IMAGES,
+        conclude=partial(advise, arms=labels, condition=CONDITION, metric=METRIC, name=IMAGES[METRIC]),
         notes=[*notes, images.describe()],
         settings={
             "tuning": {k: v for k, v in tuned().items() if k != "conditions"},
