@@ -28,7 +28,7 @@ def main() -> None:
     print(f"{arguments.threads} thread(s), torch {torch.__version__}, bf16 matrix peak {peak / 1e9:.0f} GFLOP/s\n")
     print(f"{'arm':<6} {'what':<36} {'ms/step':>8} {'data':>5} {'frames/s':>9} {'GFLOP/step':>11} {'of peak':>8}")
     for arm, what in ARMS.items():
-        run = what.recipe(Bench())
+        run = what.make(Bench())
         if run.steps == 0:
             continue
         seconds, data = time_step(run, arguments.steps)

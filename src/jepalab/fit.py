@@ -22,8 +22,7 @@ from jepalab.types import Batch, Loss, MovableStream, Objective
 BEAT_SECONDS = 5.0
 METERS_EVERY = 25
 # A number that is asked of a GPU waits for all its work, so there the loss is looked at now and then.
-LOOK_EVERY = {"cpu": 1}
-LOOK_ELSEWHERE_EVERY = 10
+LOOK_EVERY = 10
 
 Watch = Callable[[Moment], None]
 Evaluate = Callable[[Objective], dict[str, float]]
@@ -70,7 +69,7 @@ def fit(
         stream = run.stream.on(engine.device) if isinstance(run.stream, MovableStream) else run.stream
         optimizer = run.make_optimizer() if run.steps else None
         step, seconds, meters, last_beat, stop = 0, 0.0, {}, 0.0, False
-        look_every = LOOK_EVERY.get(engine.device.type, LOOK_ELSEWHERE_EVERY)
+        look_every = 1 if engine.device.type == "cpu" else LOOK_EVERY
         healthy = torch.ones((), dtype=torch.bool, device=engine.device)
         if folder and last:
             step, seconds = RunFolder(folder).load(objective, optimizer)

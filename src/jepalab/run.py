@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from jepalab.dist import Precision
-from jepalab.types import Objective, Stream
+from jepalab.dist import Engine, Precision
+from jepalab.types import MovableStream, Objective, Stream
 
 TIMED_STEPS = 9
 
@@ -81,13 +81,19 @@ class Run:
         return float(counter.get_total_flops())
 
     def time_step(self) -> float:
-        """Seconds of one training step on this machine, measured on a copy that is thrown away."""
-        trial = replace(self, objective=copy.deepcopy(self.objective))
+        """Seconds of one training step as `fit` makes it here, measured on a copy that is thrown away."""
+        engine = Engine(precision=self.precision)
+        trial = replace(self, objective=copy.deepcopy(self.objective).to(engine.device))
+        stream = self.stream.on(engine.device) if isinstance(self.stream, MovableStream) else self.stream
         optimizer, durations = trial.make_optimizer(), []
         for step in range(TIMED_STEPS):
             began = time.perf_counter()
-            trial.objective(self.stream.batch(step)).total.backward()
+            batch = stream.batch(step).map(lambda tensor: tensor.to(engine.device))
+            with engine.autocast():
+                loss = trial.objective(batch).total
+            loss.backward()
             optimizer.step()
+            loss.item()  # waits for the device
             optimizer.zero_grad()
             durations.append(time.perf_counter() - began)
         return statistics.median(durations)

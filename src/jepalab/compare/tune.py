@@ -56,6 +56,15 @@ SHARED = (Knob("lr", 3e-4, 1e-2), Knob("weight_decay", 1e-6, 1e-1))
 
 
 @dataclass(frozen=True)
+class Arm:
+    """One way to train, and its one private knob (every trained arm has one; the shared ones are lr and decay)."""
+
+    label: str
+    make: Callable[..., Run]
+    knob: Knob | Choice | None = None
+
+
+@dataclass(frozen=True)
 class Tunable:
     """What a search has to know of an experiment; a recipe's function `tunable` returns it.
 

@@ -22,7 +22,7 @@ from jepalab.records import write_json
 from jepalab.run import Run
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-SEED_SD = 0.01  # of an accuracy between seeds, as the published comparison of docs/results/images found it
+SEED_SD = 0.01  # of an accuracy between seeds: assumed, to say beforehand what can be told apart
 JUDGING_SHARE = 0.25  # of the budget, kept back for read-outs and pictures
 FEWEST = 20_000  # pictures an arm has to see before a second seed is worth its price
 
@@ -60,7 +60,9 @@ def allot(
     num_train           pictures in the training split: samples beyond it are further epochs.
     """
     seconds = seconds_of(duration)
-    core_seconds = seconds * (num_workers or os.cpu_count() or 1) * (1 - JUDGING_SHARE)
+    # Runs on one GPU share it, however many there are at a time.
+    at_once = num_workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    core_seconds = seconds * at_once * (1 - JUDGING_SHARE)
     of_one_seed = sum(seconds_per_sample.values())
     num_seeds = max(1, min(most_seeds, int(core_seconds / of_one_seed / FEWEST)))
     samples = _rounded_down(core_seconds / of_one_seed / num_seeds)
@@ -84,7 +86,7 @@ def _conclusions(samples: int, num_seeds: int, num_train: int, num_classes: int,
         # Paired t interval over seeds: half its width is what a difference has to exceed.
         half = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(num_seeds, 2.6) * SEED_SD * math.sqrt(2 / num_seeds)
         notes.append(
-            f"If seeds scatter by {SEED_SD:.0%} as on CIFAR-10, a difference below about {half:.1%} cannot be told "
+            f"If seeds scatter by {SEED_SD:.0%} (an assumption), a difference below about {half:.1%} cannot be told "
             "from none with this many seeds."
         )
     if num_classes > 1:

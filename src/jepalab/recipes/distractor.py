@@ -7,8 +7,8 @@ the state and pixel prediction drowns; with one that is fixed for the clip, the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from jepalab.compare.cells import Budget, Cell, Judging, Unit, picture_folder, slug
 from jepalab.compare.contrasts import Better, Contrast, Equivalent, Unordered
 from jepalab.compare.grid import Plan
-from jepalab.compare.tune import Knob, Tunable
+from jepalab.compare.tune import Arm, Knob, Tunable
 from jepalab.instruments.diagnosis import geometry
 from jepalab.instruments.pictures import expect_frames
 from jepalab.instruments.state import motion, rollout, state
@@ -31,15 +31,6 @@ STEPS = 500
 METRIC = "state_r2"
 FLOOR = "A floor that learns nothing is part of every honest table."
 SOBAL = "Sobal et al. 2022, arXiv 2211.10831"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to train, and its one private knob (every trained arm has one; the shared ones are lr and decay)."""
-
-    label: str
-    recipe: Callable[..., Run]
-    knob: Knob | None = None
 
 
 ARMS: dict[str, Arm] = {
@@ -248,7 +239,7 @@ def make_run(seed: int, *, arm: str, world: World, settings: dict[str, float | i
     lr, weight_decay = settings.get("lr", default.lr), settings.get("weight_decay", default.weight_decay)
     private: dict[str, Any] = {name: value for name, value in settings.items() if name not in ("lr", "weight_decay")}
     training = replace(default, lr=lr, weight_decay=weight_decay)
-    return ARMS[arm].recipe(Bench(world=world, training=training, seed=seed), **private)
+    return ARMS[arm].make(Bench(world=world, training=training, seed=seed), **private)
 
 
 def _tuned() -> dict[str, Any]:

@@ -6,8 +6,8 @@ Which kind of pretraining serves a task is asked of frozen features first, since
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from jepalab.compare.contrasts import Better, Contrast, Equivalent
 from jepalab.compare.grid import Plan
 from jepalab.compare.image_pictures import draw_image_cell
 from jepalab.compare.metrics import IMAGES
-from jepalab.compare.tune import Choice, Knob, Tunable
+from jepalab.compare.tune import Arm, Choice, Knob, Tunable
 from jepalab.data.image_cache import default_cache
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
@@ -42,15 +42,6 @@ TRIAL_IMAGES: Mapping[Split, int] = {"train": 10_000, "validation": 5_000, "test
 FEW_IMAGES: Mapping[Split, int] = {"train": 10_000, "validation": 2_000, "test": 4_000}
 ASSRAN = "Assran et al. 2023, arXiv 2301.08243"
 AIM = "El-Nouby et al. 2024, arXiv 2401.08541"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to train, and its one private knob (every trained arm has one; the shared ones are lr and decay)."""
-
-    label: str
-    make: Callable[..., Run]
-    knob: Knob | Choice | None = None
 
 
 PIXELS = Choice("target", ("norm-pixels", "pixels"))
@@ -265,9 +256,10 @@ def plan(
 
 
 def _caveats(source: str, arms: Sequence[str], chosen: Sequence[str]) -> list[str]:
+    found = tuned()
     notes = [
-        f"Settings were tuned on {tuned().get('data', 'nothing yet')}, 12 short trials an arm; `jepalab tune images` "
-        "repeats the search on your pictures."
+        f"Settings were tuned on {found.get('data', 'nothing yet')}, {found.get('num_trials', 'some')} short trials an "
+        "arm; `jepalab tune images` repeats the search on your pictures."
     ]
     if left := [arm for arm in arms if arm not in chosen]:
         notes.append(f"Left out, for want of tuned settings: {', '.join(left)}.")

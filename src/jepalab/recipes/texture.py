@@ -7,8 +7,8 @@ Still pictures of plain shapes under one of four textures. Noise that nobody can
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from jepalab.compare.cells import Budget, Cell, Judging, Unit, picture_folder
 from jepalab.compare.contrasts import Better, Contrast
 from jepalab.compare.grid import Plan
-from jepalab.compare.tune import Choice, Knob, Tunable
+from jepalab.compare.tune import Arm, Choice, Knob, Tunable
 from jepalab.data.texture import STRENGTHS, Textures
 from jepalab.instruments import features
 from jepalab.instruments.capacity import nuisance_capacity
@@ -32,15 +32,6 @@ from jepalab.types import Objective, Stream, Subject
 STEPS, TRIAL_STEPS = 3000, 1000
 JUDGED = 2.0  # times the usual number of held-out pictures: 1,536 to learn from, 768 to score
 MARGIN = 0.02  # by which an arm that is claimed to be no worse may be worse
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to train, and its one private knob (every trained arm has one; the shared ones are lr and decay)."""
-
-    label: str
-    make: Callable[..., Run]
-    knob: Knob | Choice | None = None
 
 
 PIXELS = Choice("target", ("normalised", "plain"))

@@ -79,7 +79,7 @@ def tune(tunable: Tunable, search: Search, *, display: Display | None = None) ->
         ended=ended,
     ):
         scores[each["condition"], each["arm"]] = each["metrics"].get(tunable.metric, FAILED)
-        if each not in ended:
+        if each.get("status") == "done" and each not in ended:
             ended.append({key: each[key] for key in KEPT if key in each})
             write_json(place, ended)
     target = place.with_name(f"{tunable.name}.tuned.json")
