@@ -1,7 +1,7 @@
 """Embeddings of images extracted once for every instrument, and the subject that image instruments judge.
 
-All is read in evaluation mode, without gradient and without augmentation, on the device the objective is on: in
-float32 on the CPU, under bfloat16 autocast on CUDA. Features come back as float32 on the CPU.
+All is read in evaluation mode, without gradient and without augmentation, on the device the objective is on, under
+bfloat16 autocast as it was trained. Features come back as float32 on the CPU.
 """
 
 from __future__ import annotations
@@ -220,8 +220,8 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 autocast on CUDA, float32 elsewhere."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    """Matrix products in bfloat16 on CUDA and on CPUs, float32 elsewhere; weights and sums stay in float32."""
+    return torch.autocast(device.type, torch.bfloat16) if device.type in {"cuda", "cpu"} else nullcontext()
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
