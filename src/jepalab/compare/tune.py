@@ -75,7 +75,6 @@ class Tunable:
     judging      must measure `metric`, on validation; trials are ranked by it, larger is better.
     conditions   under which arms are tuned unless others are asked for.
     trial_steps  of each trial; 0 takes as many as the comparison does.
-    num_trials   of each arm, unless another number is asked for.
     shared       the knobs that every arm has.
     facts        what else to write down beside the settings.
     """
@@ -88,7 +87,6 @@ class Tunable:
     metric: str
     conditions: Sequence[str]
     trial_steps: int = 0
-    num_trials: int = 12
     shared: Sequence[Knob] = SHARED
     facts: Mapping[str, Any] = field(default_factory=dict)
 

@@ -36,7 +36,7 @@ from jepalab.recipes.image_bench import ImageBench, Network, Pictures, Schedule
 from jepalab.run import Run
 
 METRIC = "linear"
-BATCH, TRIAL_STEPS, NUM_TRIALS = 128, 200, 8  # eight trials cost what one run of 200,000 pictures does
+BATCH, TRIAL_STEPS = 128, 200
 SHARED = (Knob("lr", 3e-4, 3e-3), Knob("weight_decay", 1e-3, 2e-1))
 TRIAL_IMAGES: Mapping[Split, int] = {"train": 5_000, "validation": 5_000, "test": 2}  # test plays no part
 FEW_IMAGES: Mapping[Split, int] = {"train": 10_000, "validation": 2_000, "test": 4_000}
@@ -168,7 +168,6 @@ def tunable(pictures: Pictures) -> Tunable:
         metric="linear_validation",
         conditions=(CONDITION,),
         trial_steps=TRIAL_STEPS,
-        num_trials=NUM_TRIALS,
         shared=SHARED,
         facts={"data": pictures.open().source},
     )

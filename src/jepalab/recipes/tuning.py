@@ -29,7 +29,7 @@ class Search:
         out: where the trials are recorded; the same command goes on where the last one stopped.
         arms: to tune, all unless named; those of the same condition share the draws of the shared knobs.
         conditions: under which to tune them; those of the shipped settings unless named.
-        num_trials: of each arm under each condition; 0 takes as many as the shipped settings had.
+        num_trials: of each arm under each condition.
         num_workers: trials at a time; 0 takes one for each core.
         steps: of each trial; 0 takes as many as the shipped settings had.
     """
@@ -37,7 +37,7 @@ class Search:
     out: Path | None = None
     arms: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
-    num_trials: int = 0
+    num_trials: int = 12
     num_workers: int = 0
     steps: int = 0
 
@@ -50,7 +50,7 @@ def tune(tunable: Tunable, search: Search, *, display: Display | None = None) ->
     which a search on any machine goes on.
     """
     arms, conditions = search.arms or tuple(tunable.knobs), search.conditions or tuple(tunable.conditions)
-    num_trials, steps = search.num_trials or tunable.num_trials, search.steps or tunable.trial_steps
+    num_trials, steps = search.num_trials, search.steps or tunable.trial_steps
     out = search.out or Path("runs") / f"tune-{tunable.name}"
     if unknown := {*arms, *conditions} - {*tunable.knobs, *tunable.worlds}:
         raise ValueError(
