@@ -16,6 +16,7 @@ import pytest
 
 from jepalab.compare.cells import Cell, Judging
 from jepalab.compare.contrasts import Better, Equivalent, Unordered
+from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan, judge
 from jepalab.compare.report import write_report
 
@@ -35,6 +36,7 @@ CONDITIONS = {
     "rho 0": "patch distractor, strength 1, persistence rho 0",
     "rho 0.5": "patch distractor, strength 1, persistence rho 0.5",
 }
+PERSISTENCE = Course("Persistence", "rho", {"rho 0": 0.0, "rho 0.5": 0.5, "fixed": 1.0}, minor=("rho 0", "rho 0.5"))
 LEVELS = {"J1": 0.8, "J3": 0.7, "J4p": 0.6, "A1": 0.65, "G2": 0.3, "S": 0.9, "R": 0.2}
 CONTRASTS = (
     Better("JEPA wins", better="J1", than="G2", metric="state_r2", condition="changing", because="b", source="s 1"),
@@ -98,6 +100,7 @@ def make_results(
         arms=arms,
         conditions=conditions,
         exploratory=(EXPLORED,),
+        courses=(PERSISTENCE,),
         settings={
             "conditions": {
                 "changing": {

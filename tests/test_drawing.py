@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from jepalab.compare.curves import persistences
 from jepalab.compare.drawing import Axis, Chart, Look, Margins, number_axis, steps_between
 from jepalab.compare.labels import place, spread
 from jepalab.compare.pictures import encode_strip
-from sample_report import CONDITIONS
 
 
 def test_marks_stand_where_their_values_are() -> None:
@@ -96,10 +94,3 @@ def test_strip_is_black_at_low_and_white_at_high() -> None:
     grey, alpha = np.moveaxis(np.asarray(picture), -1, 0)
     assert grey[0, [0, 1, 4, 5]].tolist() == [0, 64, 128, 255]
     assert alpha[0].tolist() == [255, 255, 0, 0, 255, 255]
-
-
-def test_persistences_are_those_of_the_common_strength() -> None:
-    assert persistences(CONDITIONS) == {0.0: "rho 0", 0.5: "rho 0.5", 1.0: "fixed"}
-    other = CONDITIONS | {"fixed": "strength 2", "rho 0.9": "strength 1"}
-    assert persistences(other) == {0.0: "rho 0", 0.5: "rho 0.5", 0.9: "rho 0.9"}
-    assert persistences({"none": ""}) == {}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jepalab.compare.courses import Course, Point, crossing
 from jepalab.compare.report import write_report
 from sample_report import ARMS, CONDITIONS, Page, make_results, render
 
@@ -293,8 +294,42 @@ def test_cell_without_its_facts_says_what_to_run(tmp_path: Path, results: dict[s
         render(tmp_path, results | {"cells": [{"arm": "J1"}]})
 
 
-def test_persistence_sweep_is_drawn_from_three_conditions_on(page: Page, tmp_path: Path) -> None:
+def test_course_is_drawn_from_two_conditions_on(page: Page, tmp_path: Path) -> None:
     rhos = {row["rho"] for row in page.sheets["state-r-against-persistence.csv"] if row["arm"] == "J1"}
     assert rhos == {"0.0", "0.5", "1.0"}
-    two = {name: words for name, words in CONDITIONS.items() if name != "rho 0"}
-    assert "state-r-against-persistence.csv" not in render(tmp_path, make_results(conditions=two))
+    one = {name: words for name, words in CONDITIONS.items() if not name.startswith("rho")}
+    assert "state-r-against-persistence.csv" not in render(tmp_path, make_results(conditions=one))
+
+
+def test_course_of_budgets_says_where_two_arms_cross(tmp_path: Path, results: dict[str, Any]) -> None:
+    budgets = {"rho 0": 1_000, "rho 0.5": 10_000, "fixed": 100_000}
+    course = Course("Longer training", "clips seen", budgets, is_budget=True)
+    for cell in results["cells"]:
+        if cell["status"] == "done" and cell["condition"] in budgets and cell["arm"] in ("J1", "G2"):
+            seen = budgets[cell["condition"]]
+            cell["compute"] |= {"train_flops": seen * {"J1": 2e6, "G2": 1e6}[cell["arm"]], "seconds": seen / 100}
+            cell["metrics"]["state_r2"] = (
+                0.3 if cell["arm"] == "G2" else {1_000: 0.2, 10_000: 0.25, 100_000: 0.35}[seen]
+            )
+    found = results | {"courses": [course.as_dict()]}
+    caption = next(each for each in Page(render(tmp_path, found)).captions if "By clips seen" in each)
+    assert "J1 and G2 cross at about 31.6 k" in caption  # half way, by ratio, from 10,000 to 100,000
+    assert "at 100 k J1 is highest" not in caption  # A1 is
+    assert caption.count("J1 and G2 cross at about") == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "where"),
+    [
+        ([(1, 0.0), (100, 1.0)], [(1, 0.5), (100, 0.5)], 10.0),
+        ([(1, 0.0), (100, 1.0)], [(10, 0.6), (1000, 0.6)], 10**1.2),  # their points differ: only where both are known
+        ([(1, 0.0), (100, 1.0)], [(1, 0.5), (5, 0.5)], None),
+        ([(1, 0.0), (10, 1.0), (100, 0.0), (1000, 1.0)], [(1, 0.5), (1000, 0.5)], 10**2.5),  # the last of three
+        ([(1, 0.0), (100, 0.4)], [(1, 0.5), (100, 0.5)], None),
+        ([(1, 0.0), (10, 0.5), (100, 1.0)], [(1, 0.5), (100, 0.5)], 10.0),  # at a point of both
+        ([(1, 0.0), (10, 0.5), (100, 0.0)], [(1, 0.5), (100, 0.5)], None),  # they touch
+    ],
+)
+def test_crossing(first: list[Point], second: list[Point], where: float | None) -> None:
+    assert crossing(first, second) == (where and pytest.approx(where))
+    assert crossing(second, first) == (where and pytest.approx(where))

@@ -1,4 +1,4 @@
-"""The figures about the way there: the primary metric against steps, compute and time, imagination and persistence."""
+"""The figures about the way there: the primary metric against steps, compute and time, and imagination."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jepalab.compare.cells import CURVE_SHARE
-from jepalab.compare.drawing import Axis, names_axis, number_axis
-from jepalab.compare.panels import TWO_THIRDS, Line, draw_lines, score_axis
+from jepalab.compare.drawing import Axis, number_axis
+from jepalab.compare.panels import Line, draw_lines, score_axis
 from jepalab.compare.readings import Arm, Estimate, Readings, number
 from jepalab.compare.sheets import Entry, Figure, Sheet
 
 COSTS = {"step": "optimizer steps", "flops": "training FLOPs", "seconds": "seconds of training"}
 COSTS_OF_STILLS = {"samples": "images seen", "flops": COSTS["flops"], "seconds": COSTS["seconds"]}
 PREFIXES = {1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
-FEWEST_PERSISTENCES = 3
 Around = Callable[[Estimate], tuple[float, float] | None]
 
 
@@ -99,71 +98,6 @@ def rollout_panel(readings: Readings, condition: str) -> tuple[list[str], str]:
         heading="position R² after imagined steps",
     )
     return [panel], words
-
-
-def persistence_figure(readings: Readings) -> Figure | None:
-    """The primary metric against the nuisance's persistence; None where fewer than 3 share a strength."""
-    sweep = persistences(readings.conditions)
-    if len(sweep) < FEWEST_PERSISTENCES:
-        return None
-    name, metric = readings.name(readings.primary), readings.primary
-    estimates = {
-        arm: {
-            place: value
-            for place, condition in enumerate(sweep.values())
-            if (value := readings.estimate(condition, arm, metric))
-        }
-        for arm in readings.arms
-    }
-    estimates = {arm: values for arm, values in estimates.items() if len(values) > 1}
-    if not estimates:
-        return None
-    lines = [_line(arm, values, around=_interval) for arm, values in estimates.items()]
-    words = [
-        f"at ρ = {rho:g} {best[0].name} is highest with {best[1].in_words()}"
-        for place, rho in enumerate(sweep)
-        if (best := _best_at(estimates, place))
-    ]
-    caption = (
-        f"Among trained arms, {'; '.join(words)}. ρ = 0: the nuisance is new at every frame; ρ = 1: it stays for the "
-        "clip. Means over seeds with 95 % intervals; the values of ρ stand evenly spaced."
-    )
-    panel = draw_lines(
-        lines,
-        title=f"{name} against the nuisance's persistence",
-        description=caption,
-        x=names_axis("persistence ρ of the nuisance", [f"{rho:g}" for rho in sweep]),
-        y=score_axis(name, [value for values in estimates.values() for value in values.values()]),
-        width=TWO_THIRDS,
-        as_whiskers=True,
-    )
-    rows: list[list[Entry]] = [
-        [
-            rho,
-            arm.name,
-            len(value.by_seed),
-            value.mean,
-            *([value.low, value.high] if value.has_interval else [None] * 2),
-        ]
-        for place, rho in enumerate(sweep)
-        for arm, values in estimates.items()
-        if (value := values.get(place))
-    ]
-    sheet = Sheet(f"{name} against persistence", ["rho", "arm", "num_seeds", "mean", "low", "high"], rows)
-    return Figure(f"{name} against persistence", [panel], caption, sheet)
-
-
-def persistences(conditions: Mapping[str, str]) -> dict[float, str]:
-    """The conditions "rho X" by X, and "fixed" as 1, of the one strength that most of them share."""
-    found = {name: float(match[1]) for name in conditions if (match := re.fullmatch(r"rho ([\d.]+)", name))}
-    if "fixed" in conditions:
-        found["fixed"] = 1.0
-    strengths = {
-        name: match[1] if (match := re.search(r"strength (\d+(?:\.\d+)?)", conditions[name])) else "" for name in found
-    }
-    groups = [{n: rho for n, rho in found.items() if strengths[n] == s} for s in dict.fromkeys(strengths.values())]
-    largest = max(groups, key=len, default={})
-    return {rho: name for name, rho in sorted(largest.items(), key=lambda item: item[1])}
 
 
 def training_lines(readings: Readings, condition: str, cost: str) -> list[Line]:
@@ -265,11 +199,6 @@ def _interval(value: Estimate) -> tuple[float, float] | None:
 
 def _extent(value: Estimate) -> tuple[float, float]:
     return min(value.by_seed.values()), max(value.by_seed.values())
-
-
-def _best_at(estimates: Mapping[Arm, Mapping[int, Estimate]], place: int) -> tuple[Arm, Estimate] | None:
-    found = [(arm, values[place]) for arm, values in estimates.items() if place in values and not arm.is_reference]
-    return max(found, key=lambda pair: pair[1].mean, default=None)
 
 
 def _mean(values: Sequence[float | int]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jepalab.compare.cells import Budget, Cell, Judging, fingerprint, run_cell
 from jepalab.compare.contrasts import Contrast, answer, judge_all
+from jepalab.compare.courses import Course
 from jepalab.compare.metrics import MOTION
 from jepalab.compare.pool import run_jobs
 from jepalab.progress import Display, Moment
@@ -32,6 +33,7 @@ class Plan:
     metrics     how each chief metric is printed, in the order of the tables; the first is the one the report follows.
     notes       what the comparison can and cannot conclude, in sentences for the head of the report.
     conclude    what to take home, in sentences out of the cells; they come before the notes.
+    courses     conditions that differ in one number, to be drawn as lines.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Plan:
     metrics: Mapping[str, str] = field(default_factory=lambda: MOTION)
     notes: Sequence[str] = ()
     conclude: Callable[[Sequence[Mapping[str, Any]]], Sequence[str]] | None = None
+    courses: Sequence[Course] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def judge(plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "compute": _compute_table(cells),
         "settings": dict(plan.settings),
         "metrics": dict(plan.metrics),
+        "courses": [course.as_dict() for course in plan.courses],
         "notes": [*(plan.conclude(cells) if plan.conclude else ()), *plan.notes],
         "command": machine["command"],
         "versions": machine,

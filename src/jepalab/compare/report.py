@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jepalab.compare import curves, figures, image_pictures, image_sections, pictures, tables
+from jepalab.compare.courses import Course, course_figures
 from jepalab.compare.drawing import draw_key
 from jepalab.compare.metrics import GEOMETRY
 from jepalab.compare.milestones import milestone_table, thresholds
@@ -83,7 +84,8 @@ def what_was_equal(readings: Readings) -> str:
 def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> list[Section]:
     conditions = list(readings.conditions)
     tried = [condition for condition in conditions if readings.arms_in(condition)]
-    sweep = [condition for condition in tried if condition.startswith("rho ")]
+    courses = [Course(**each) for each in results.get("courses", ())]
+    sweep = [condition for condition in tried if any(condition in course.minor for course in courses)]
     main = [condition for condition in tried if condition not in sweep]
 
     def each(draw: Callable[[str], Figure | None], among: Sequence[str] = tried) -> list[Figure]:
@@ -95,7 +97,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
         goals = list(thresholds(readings, condition).values()) if are_stills else []
         return curves.training_figure(readings, condition, threshold=goals[-1] if goals else None)
 
-    forest, persistence = figures.contrast_figure(results["contrasts"]), curves.persistence_figure(readings)
+    forest = figures.contrast_figure(results["contrasts"])
     contrasts = tables.contrast_table(results["contrasts"])
     tuning, failures = tables.tuning_table(results.get("settings", {})), tables.failure_table(readings)
     return [
@@ -125,7 +127,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             tables=[table for c in main if are_stills and (table := milestone_table(readings, c))],
         ),
         *(image_sections.deeper_sections(readings, tried) if are_stills else []),
-        Section("Persistence of the nuisance", figures=[persistence] if persistence else []),
+        *(Section(course.name, figures=course_figures(readings, course)) for course in courses),
         Section(
             "What the predictions look like",
             figures=each(lambda c: pictures.prediction_figure(folder, c, readings.arms), conditions),

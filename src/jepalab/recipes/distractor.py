@@ -18,6 +18,7 @@ import numpy as np
 
 from jepalab.compare.cells import Budget, Cell, Judging, Unit, picture_folder, slug
 from jepalab.compare.contrasts import Better, Contrast, Equivalent, Unordered
+from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Arm, Knob, Tunable
 from jepalab.instruments.diagnosis import geometry
@@ -61,6 +62,18 @@ CONDITIONS: dict[str, World] = {
     "rho 0.9": World(strength=FIXED_STRENGTH, persistence=0.9),
     "rho 0.99": World(strength=FIXED_STRENGTH, persistence=0.99),
 }
+SWEEP = {
+    name: world.persistence
+    for name, world in CONDITIONS.items()
+    if world.strength == FIXED_STRENGTH  # one strength, so that they differ in nothing else
+}
+PERSISTENCE = Course(
+    "Persistence of the nuisance",
+    "persistence ρ of the nuisance",
+    SWEEP,
+    minor=tuple(name for name in SWEEP if name != "fixed"),
+    words="ρ = 0: the nuisance is new at every frame; ρ = 1: it stays for the clip.",
+)
 # At the sweep's strength rho = 1 is the fixed condition itself; the sweep borrows that condition's tuned settings.
 TUNED_ON = {"none": "none", "changing": "changing"}
 
@@ -205,6 +218,7 @@ def plan(
         exploratory=explore(arms, conditions),
         arms={arm: ARMS[arm].label for arm in arms},
         conditions={name: _describe(world) for name, world in worlds.items()},
+        courses=[PERSISTENCE],
         settings={
             "tuning": {k: v for k, v in _tuned().items() if k != "conditions"},
             "conditions": {

@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from jepalab.compare.cells import Cell
+from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
 from jepalab.compare.metrics import IMAGES
 from jepalab.recipes.image_bench import Network, Pictures
 from jepalab.recipes.images import ARMS, BATCH, CONDITION, judging, make_run, tuned
 
 FLOORS = ("R", "PCA")
+SCALED = ("linear", "knn", "attentive", "finetuned")
 
 
 def plan(
@@ -59,5 +61,6 @@ def plan(
         arms={arm: ARMS[arm].label for arm in (*chosen, *FLOORS)},
         conditions={name: f"{count // BATCH:,} steps of {BATCH}" for name, count in budgets.items()},
         metrics=IMAGES,
+        courses=[Course("Longer training", "images seen", budgets, metrics=SCALED, is_budget=True)],
         notes=[f"{num_seeds} seed(s). One seed gives no interval: differences are for orientation."],
     )

@@ -18,6 +18,7 @@ import numpy as np
 
 from jepalab.compare.cells import Budget, Cell, Judging, Unit, picture_folder
 from jepalab.compare.contrasts import Better, Contrast
+from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Arm, Choice, Knob, Tunable
 from jepalab.data.texture import STRENGTHS, Textures
@@ -34,6 +35,8 @@ JUDGED = 2.0  # times the usual number of held-out pictures: 1,536 to learn from
 MARGIN = 0.02  # by which an arm that is claimed to be no worse may be worse
 
 
+KINDS = ("noise", "coherent", "local", "light")
+TUNED_STRENGTH = 0.5
 PIXELS = Choice("target", ("normalised", "plain"))
 ARMS: dict[str, Arm] = {
     "J1": Arm("Masked JEPA + VICReg", texture_arms.variance, Knob("spread", 0.1, 10.0)),
@@ -47,10 +50,18 @@ ARMS: dict[str, Arm] = {
     "PCA": Arm("Pixel PCA (floor)", texture_arms.pixel_pca),
 }
 CONDITIONS: dict[str, TexturedWorld] = {"clean": TexturedWorld()} | {
-    f"{kind} {strength:g}": TexturedWorld(kind, strength)
-    for kind in ("noise", "coherent", "local", "light")
-    for strength in STRENGTHS[1:]
+    f"{kind} {strength:g}": TexturedWorld(kind, strength) for kind in KINDS for strength in STRENGTHS[1:]
 }
+COURSES = [
+    Course(
+        f"Strength of the {kind} texture",
+        "standard deviation",
+        {"clean": 0.0} | {name: world.strength for name, world in CONDITIONS.items() if world.kind == kind},
+        metrics=("semantic", "nuisance_r2"),
+        minor=tuple(n for n, world in CONDITIONS.items() if world.kind == kind and world.strength != TUNED_STRENGTH),
+    )
+    for kind in KINDS
+]
 DEMO_CONDITIONS = ("clean", "noise 0.5", "coherent 0.5")
 OWN_IMAGES, THEIR_SETTINGS = "image 0.5", "local 0.5"
 
@@ -204,6 +215,7 @@ def plan(
             "conditions": {name: settings[name] for name in worlds},
         },
         metrics=METRICS,
+        courses=COURSES,
         notes=notes,
     )
 
