@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from jepalab.data.image_stream import ImageStream
 from jepalab.data.images import open_images
+from jepalab.data.sample_stream import SampleStream
 from jepalab.fit import fit
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
 from jepalab.instruments.image_geometry import image_geometry
-from jepalab.instruments.images import image_subjects
 from jepalab.instruments.label_efficiency import label_efficiency
+from jepalab.instruments.labelled import labelled_subjects
 from jepalab.instruments.layers import layer_sweep
 from jepalab.instruments.recognition import recognition
 from jepalab.instruments.robustness import robustness
@@ -51,11 +51,11 @@ def test_loss_and_gradient_agree_with_the_cpu(name: str) -> None:
             torch.testing.assert_close(q.grad.cpu(), p.grad, rtol=1e-3, atol=5e-3 * float(p.grad.abs().max()) + 1e-6)
 
 
-def small_stream() -> ImageStream:
+def small_stream() -> SampleStream:
     generator = np.random.default_rng(0)
     labels = torch.arange(400) % 4
     pixels = generator.integers(0, 200, (400, 8, 8, 1), dtype=np.uint8) + (labels.numpy() * 12)[:, None, None, None]
-    return ImageStream(labelled(pixels.astype(np.uint8), labels), batch_size=32)
+    return SampleStream(labelled(pixels.astype(np.uint8), labels), batch_size=32)
 
 
 def labelled(pixels: np.ndarray, labels: torch.Tensor) -> object:
@@ -74,7 +74,7 @@ def test_training_and_every_instrument_run_on_the_gpu() -> None:
         objective, _ = MaskedJEPA.tiny()
     assert fit(Run(objective=objective, stream=stream, steps=5), device="cuda") > 0
     objective.cuda()
-    subjects = image_subjects(objective, stream)
+    subjects = labelled_subjects(objective, stream)
     assert {*subjects} == {"student", "teacher"}
     for instrument in (
         recognition,

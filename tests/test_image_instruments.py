@@ -18,23 +18,23 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from jepalab.backbones.vit import ViT
-from jepalab.data.image_stream import ImageStream
 from jepalab.data.images import Images
+from jepalab.data.sample_stream import SampleStream
 from jepalab.instruments.attentive import AttentiveProbe, attentive, train_probes
 from jepalab.instruments.finetuning import finetuning, rate_shares
 from jepalab.instruments.image_geometry import image_geometry
-from jepalab.instruments.images import (
-    FrozenImages,
-    ImageSubject,
+from jepalab.instruments.label_efficiency import few_shots, label_efficiency
+from jepalab.instruments.labelled import (
+    FrozenSamples,
+    LabelledSubject,
     Tokens,
     class_index,
     freeze,
-    image_subjects,
-    pictures,
+    labelled_subjects,
+    observe,
     split_index,
     tokens,
 )
-from jepalab.instruments.label_efficiency import few_shots, label_efficiency
 from jepalab.instruments.layers import layer_sweep
 from jepalab.instruments.recognition import LogisticClassifier, read_out, recognition
 from jepalab.instruments.robustness import robustness
@@ -80,8 +80,8 @@ def make_vit() -> ViT:
         return ViT((2, 2), patch=(4, 4), channels=1, dim=16, depth=3, num_heads=2, mean=0.5, std=0.3)
 
 
-def make_subject(images: Images = IMAGES) -> ImageSubject:
-    return image_subjects(Untrained(make_vit()), ImageStream(images))["student"]
+def make_subject(images: Images = IMAGES) -> LabelledSubject:
+    return labelled_subjects(Untrained(make_vit()), SampleStream(images))["student"]
 
 
 class Flat(Encoder):
@@ -132,7 +132,9 @@ def test_encoder_without_levels_has_one() -> None:
 
 
 def test_a_smaller_share_reads_the_first_of_the_same_images() -> None:
-    few = image_subjects(Untrained(make_vit()), ImageStream(IMAGES), share=0.5, num_images=dict.fromkeys(NAMES, 20))
+    few = labelled_subjects(
+        Untrained(make_vit()), SampleStream(IMAGES), share=0.5, num_samples=dict.fromkeys(NAMES, 20)
+    )
     assert len(few["student"].train.index) == 10
     assert few["student"].train.index.tolist() == split_index(IMAGES, "train", 1000)[:10].tolist()
 
@@ -145,13 +147,13 @@ def test_objective_is_left_as_it_was() -> None:
     objective.train()
     objective.encoder.transformer.blocks[0].eval()
     was = [part.training for part in objective.modules()]
-    image_subjects(objective, ImageStream(IMAGES))
+    labelled_subjects(objective, SampleStream(IMAGES))
     assert [part.training for part in objective.modules()] == was
 
 
 def test_no_labels_is_an_error_that_says_what_to_do() -> None:
     unlabelled = replace(IMAGES, labels=torch.where(IMAGES.splits == 1, -1, IMAGES.labels))
-    with pytest.raises(ValueError, match="at least 2 labelled images in the validation split, got 0"):
+    with pytest.raises(ValueError, match="at least 2 labelled samples in the validation split, got 0"):
         make_subject(unlabelled)
 
 
@@ -161,17 +163,17 @@ def test_nan_is_an_error_in_plain_words() -> None:
     with torch.no_grad():
         objective.encoder.embed.weight.fill_(math.nan)
     with pytest.raises(ValueError, match="NaN or infinite; find the step where the training diverged"):
-        image_subjects(objective, ImageStream(IMAGES))
+        labelled_subjects(objective, SampleStream(IMAGES))
     with pytest.raises(ValueError, match="NaN or infinite"):
         tokens(replace(make_subject(), encoder=objective.encoder), "test", 4)
-    with pytest.raises(ValueError, match="a label and a place for each of 2 images"):
-        FrozenImages(torch.zeros(2, 1, 3), torch.zeros(3).long(), torch.arange(2))
+    with pytest.raises(ValueError, match="a label and a place for each of 2 samples"):
+        FrozenSamples(torch.zeros(2, 1, 3), torch.zeros(3).long(), torch.arange(2))
 
 
 @pytest.mark.parametrize(("channels", "wanted"), [(1, 3), (3, 1), (3, 3), (1, 1)])
 def test_pictures_are_brought_to_size_and_channels(channels: int, wanted: int) -> None:
     images = draw_images(4, size=16, channels=channels)
-    x = pictures(images, torch.arange(4), device=torch.device("cpu"), size=8, channels=wanted)
+    x = observe(images, torch.arange(4), device=torch.device("cpu"), size=8, channels=wanted)
     assert x.shape == (4, 1, wanted, 8, 8)
     raw = torch.from_numpy(images.pixels).double() / 255
     if wanted == 1 and channels == 3:
@@ -182,12 +184,12 @@ def test_pictures_are_brought_to_size_and_channels(channels: int, wanted: int) -
 
 
 def test_pictures_refuse_channels_that_cannot_be_converted() -> None:
-    with pytest.raises(ValueError, match=r"1 channel .* or 3 .*, got 4"):
-        pictures(draw_images(4, channels=3), torch.arange(4), device=torch.device("cpu"), size=8, channels=4)
+    with pytest.raises(ValueError, match=r"1 channel .* or 3 .*; got 4"):
+        observe(draw_images(4, channels=3), torch.arange(4), device=torch.device("cpu"), size=8, channels=4)
 
 
 def test_a_stream_of_another_size_is_read_at_its_size() -> None:
-    subject = image_subjects(Untrained(make_vit()), ImageStream(draw_images(size=12), size=8))["student"]
+    subject = labelled_subjects(Untrained(make_vit()), SampleStream(draw_images(size=12), size=8))["student"]
     assert subject.size == 8
     assert tokens(subject, "test", 3).z.shape == (3, 4, 16)
     for instrument, _ in INSTRUMENTS:
@@ -203,10 +205,10 @@ def test_class_that_training_has_not_seen_is_never_right() -> None:
 # ---------------------------------------------------------------- the test split chooses nothing
 
 SMALL: dict[str, int] = dict.fromkeys(NAMES, 40)
-INSTRUMENTS: list[tuple[Callable[[ImageSubject], dict[str, float]], set[str]]] = [
+INSTRUMENTS: list[tuple[Callable[[LabelledSubject], dict[str, float]], set[str]]] = [
     (recognition, {"linear", "knn", "logistic"}),
     (partial(sgd_probe, num_epochs=4, batch_size=32), {"linear_sgd"}),
-    (partial(attentive, num_images=SMALL, num_epochs=3, batch_size=16), {"attentive"}),
+    (partial(attentive, num_samples=SMALL, num_epochs=3, batch_size=16), {"attentive"}),
     (partial(label_efficiency, shots=(1, 5), num_draws=3), {"shot_1", "shot_5", "shot_all", "shots_auc"}),
     (
         layer_sweep,
@@ -225,18 +227,18 @@ def name_of(value: Any) -> str:
     return getattr(getattr(value, "func", value), "__name__", "")
 
 
-def with_garbage_for_test(subject: ImageSubject) -> ImageSubject:
+def with_garbage_for_test(subject: LabelledSubject) -> LabelledSubject:
     """The same subject, whose test images are other images, with random embeddings and random labels."""
     generator = torch.Generator().manual_seed(1)
     part = subject.test
     labels = torch.randint(3, part.labels.shape, generator=generator)
     levels = 100 * torch.randn(part.levels.shape, generator=generator)
-    return replace(subject, test=FrozenImages(levels, labels, part.index.flip(0)))
+    return replace(subject, test=FrozenSamples(levels, labels, part.index.flip(0)))
 
 
 @pytest.mark.parametrize(("instrument", "scored_on_test"), INSTRUMENTS, ids=name_of)
 def test_what_is_chosen_does_not_depend_on_the_test_split(
-    instrument: Callable[[ImageSubject], dict[str, float]], scored_on_test: set[str]
+    instrument: Callable[[LabelledSubject], dict[str, float]], scored_on_test: set[str]
 ) -> None:
     subject = make_subject()
     scores, other = instrument(subject), instrument(with_garbage_for_test(subject))
@@ -250,7 +252,7 @@ def test_what_is_chosen_does_not_depend_on_the_test_split(
 
 @pytest.mark.parametrize(("instrument", "scored_on_test"), INSTRUMENTS, ids=name_of)
 def test_the_same_twice_and_the_global_generator_untouched(
-    instrument: Callable[[ImageSubject], dict[str, float]], scored_on_test: set[str]
+    instrument: Callable[[LabelledSubject], dict[str, float]], scored_on_test: set[str]
 ) -> None:
     subject, state = make_subject(), torch.get_rng_state()
     first = instrument(subject)
@@ -295,8 +297,8 @@ def draw_rows(n: int, *, seed: int) -> tuple[Tensor, Tensor]:
 TRAIN, VALIDATION, TEST = draw_rows(200, seed=0), draw_rows(80, seed=1), draw_rows(90, seed=2)
 
 
-def frozen(rows: tuple[Tensor, Tensor]) -> FrozenImages:
-    return FrozenImages(rows[0][:, None], rows[1], torch.arange(len(rows[0])))
+def frozen(rows: tuple[Tensor, Tensor]) -> FrozenSamples:
+    return FrozenSamples(rows[0][:, None], rows[1], torch.arange(len(rows[0])))
 
 
 @pytest.mark.parametrize("strength", [0.003, 0.1, 3.0])
@@ -341,7 +343,7 @@ def test_read_out_agrees_with_sklearn() -> None:
 def test_layer_sweep_finds_the_level_that_knows_the_class() -> None:
     subject = make_subject()
 
-    def only_the_second_level(part: FrozenImages) -> FrozenImages:
+    def only_the_second_level(part: FrozenSamples) -> FrozenSamples:
         levels = torch.randn(part.levels.shape, generator=torch.Generator().manual_seed(3))
         levels[:, 1, :3] += 4 * nn.functional.one_hot(part.labels, 3)
         return replace(part, levels=levels)
@@ -407,7 +409,7 @@ def test_attentive_parameters_are_counted() -> None:
     d, c = 16, 3
     attention = d + 2 * d + (d * d + d) + d * d + (d * d + d)  # query, norm, to_query, to_key, to_value
     mlp = 2 * d + (4 * d * d + 4 * d) + (4 * d * d + d)
-    scores = attentive(make_subject(), num_images=SMALL, num_epochs=1)
+    scores = attentive(make_subject(), num_samples=SMALL, num_epochs=1)
     assert scores["attentive_parameters"] == attention + mlp + d * c + c
 
 
@@ -427,7 +429,7 @@ def one_token_knows(n: int, *, seed: int) -> Tokens:
 
 def test_attentive_probe_solves_what_mean_pooling_cannot() -> None:
     train, validation = one_token_knows(600, seed=0), one_token_knows(200, seed=1)
-    pooled = [FrozenImages(t.z.mean(1, keepdim=True), t.labels, torch.arange(len(t.z))) for t in (train, validation)]
+    pooled = [FrozenSamples(t.z.mean(1, keepdim=True), t.labels, torch.arange(len(t.z))) for t in (train, validation)]
     assert read_out(pooled[0], pooled[1], pooled[1])["linear"] < 0.45
     found = train_probes(
         train,
@@ -447,7 +449,7 @@ def test_attentive_probe_solves_what_mean_pooling_cannot() -> None:
 
 def test_finetuning_learns_and_leaves_the_objective_alone() -> None:
     objective = Untrained(make_vit())
-    subject = image_subjects(objective, ImageStream(IMAGES))["student"]
+    subject = labelled_subjects(objective, SampleStream(IMAGES))["student"]
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     scores = finetuning(subject, num_steps=60, batch_size=32, rates=(1e-4, 1e-2))
     assert scores["finetuned"] > 0.8
@@ -469,7 +471,7 @@ def test_finetuning_moves_the_encoder_and_not_only_the_head() -> None:
         def forward(self, x: Tensor, keep: Tensor | None = None, causal: bool = False) -> Tensor:
             return self.layer(x.flatten(2) - 0.35)
 
-    subject = image_subjects(Untrained(Blind()), ImageStream(draw_images(num_classes=2)))["student"]
+    subject = labelled_subjects(Untrained(Blind()), SampleStream(draw_images(num_classes=2)))["student"]
     assert subject.test.z.std(dim=0).max() == 0
     assert finetuning(subject, num_steps=40, batch_size=32, rates=(3e-2,))["finetuned"] > 0.9
 
@@ -488,7 +490,7 @@ def test_transfer_reads_out_a_second_set_of_images() -> None:
     subject = make_subject()
     scores = transfer(subject, images=other)
     assert scores == transfer_scores(subject.encoder, other, size=8, channels=1)
-    grey = pictures(other, torch.arange(250), device=torch.device("cpu"), size=8, channels=1)
+    grey = observe(other, torch.arange(250), device=torch.device("cpu"), size=8, channels=1)
     small = replace(other, pixels=(grey[:, 0].permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy())
     direct = make_subject(small)
     same = read_out(direct.train, direct.validation, direct.test)

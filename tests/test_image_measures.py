@@ -14,10 +14,9 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from jepalab.backbones.pca import PixelPCA
-from jepalab.data.image_stream import ImageStream
 from jepalab.data.images import Images
+from jepalab.data.sample_stream import SampleStream
 from jepalab.instruments.image_geometry import image_geometry, token_geometry
-from jepalab.instruments.images import ImageSubject, image_subjects
 from jepalab.instruments.label_efficiency import (
     area_under,
     curve_of,
@@ -27,11 +26,12 @@ from jepalab.instruments.label_efficiency import (
     label_efficiency,
     labels_needed,
 )
+from jepalab.instruments.labelled import LabelledSubject, labelled_subjects
 from jepalab.instruments.robustness import CORRUPTIONS, blur, brightness, contrast, noise, pixelate, robustness
 from jepalab.objectives.untrained import Untrained
 
 
-def make_subject(light: Tensor, labels: Tensor) -> ImageSubject:
+def make_subject(light: Tensor, labels: Tensor) -> LabelledSubject:
     """Pictures of 8 x 8 grey pixels of a given light, seen through four principal components."""
     generator = torch.Generator().manual_seed(0)
     x = light[:, None, None, None] + 0.1 * torch.randn(len(light), 8, 8, 1, generator=generator)
@@ -46,7 +46,7 @@ def make_subject(light: Tensor, labels: Tensor) -> ImageSubject:
     )
     encoder = PixelPCA(64, dim=4)
     encoder.fit(x.permute(0, 3, 1, 2)[:, None])
-    return image_subjects(Untrained(encoder), ImageStream(images))["student"]
+    return labelled_subjects(Untrained(encoder), SampleStream(images))["student"]
 
 
 LABELS = torch.arange(240) // 4 % 2
@@ -277,6 +277,6 @@ def test_geometry_of_principal_components() -> None:
 
 def test_geometry_of_a_collapsed_encoder_leaves_out_what_is_undefined() -> None:
     encoder = PixelPCA(64, dim=4)
-    scores = image_geometry(image_subjects(Untrained(encoder), ImageStream(EASY.images))["student"])
+    scores = image_geometry(labelled_subjects(Untrained(encoder), SampleStream(EASY.samples))["student"])
     assert scores["rankme_centred"] == 0
     assert not {"cka_with_pixels", "alpha_req", "lidar"} & scores.keys()

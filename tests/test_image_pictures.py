@@ -17,8 +17,8 @@ from jepalab.backbones.teachers import EMATeacher
 from jepalab.backbones.vit import ViT, patchify
 from jepalab.compare.cells import Cell
 from jepalab.compare.image_pictures import draw_image_cell
-from jepalab.data.image_stream import ImageStream
 from jepalab.data.images import Images
+from jepalab.data.sample_stream import SampleStream
 from jepalab.instruments.image_pictures import (
     attention_received,
     draw_mask,
@@ -27,7 +27,7 @@ from jepalab.instruments.image_pictures import (
     nearest,
     patch_features,
 )
-from jepalab.instruments.images import image_subjects
+from jepalab.instruments.labelled import labelled_subjects
 from jepalab.instruments.posthoc import fit_decoder, posthoc, psnr
 from jepalab.losses.denoising import PredictVelocity
 from jepalab.masks.blocks import Blocks
@@ -48,7 +48,15 @@ def images(generator: torch.Generator) -> Images:
     labels = torch.arange(120) % 3
     pixels = torch.randint(0, 120, (120, SIDE, SIDE, 3), generator=generator) + 40 * labels[:, None, None, None]
     splits = torch.tensor([0] * 80 + [1] * 20 + [2] * 20, dtype=torch.int8)
-    return Images(pixels.to(torch.uint8).numpy(), labels, ["a", "b", "c"], splits, {}, "digest", "memory")
+    return Images(
+        pixels=pixels.to(torch.uint8).numpy(),
+        labels=labels,
+        names=["a", "b", "c"],
+        splits=splits,
+        skipped={},
+        digest="digest",
+        source="memory",
+    )
 
 
 def encoder() -> ViT:
@@ -88,7 +96,7 @@ OF_PATCHES = COMMON | {"features", "attention"}
 def test_each_objective_shows_what_it_has(build, names: set[str], images: Images) -> None:
     objective = build()
     before = {name: value.clone() for name, value in objective.state_dict().items()}
-    found = draw_objective(objective, ImageStream(images, batch_size=4))
+    found = draw_objective(objective, SampleStream(images, batch_size=4))
     assert found.keys() == names
     assert found["images"].shape == (8, SIDE, SIDE, 3)
     assert found["neighbours"].shape == (6, 5, SIDE, SIDE, 3)
@@ -98,7 +106,7 @@ def test_each_objective_shows_what_it_has(build, names: set[str], images: Images
 
 
 def test_pictures_are_kept_of_one_seed_and_the_named_arms(images: Images, tmp_path: Path) -> None:
-    run = Run(objective=mae(), stream=ImageStream(images, batch_size=4), steps=1, seed=3)
+    run = Run(objective=mae(), stream=SampleStream(images, batch_size=4), steps=1, seed=3)
     cell = Cell("G1", "plain", lambda seed: run)
     draw_image_cell(cell, run, tmp_path, seed=0)
     draw_image_cell(cell, run, tmp_path, seed=3, arms=("J1",))
@@ -213,12 +221,12 @@ def test_psnr_is_its_definition() -> None:
 
 
 def test_posthoc_scores_an_encoder_that_passes_pixels_through_higher(images: Images) -> None:
-    stream = ImageStream(images, batch_size=4)
+    stream = SampleStream(images, batch_size=4)
     pca = PixelPCA(3 * SIDE**2, dim=24)
     pca.fit(stream.held_out("train", 80).x)
-    scores = posthoc(image_subjects(Untrained(pca), stream)["student"], num_steps=20)
+    scores = posthoc(labelled_subjects(Untrained(pca), stream)["student"], num_steps=20)
     assert scores.keys() == {"posthoc_psnr", "posthoc_linear_psnr", "posthoc_pooled_psnr", "posthoc_mean_psnr"}
     blind = Untrained(PixelPCA(3 * SIDE**2, dim=24))  # projects everything on zero
     with torch.no_grad():
         assert scores["posthoc_psnr"] > scores["posthoc_mean_psnr"]
-    assert posthoc(image_subjects(blind, stream)["student"], num_steps=5)["posthoc_psnr"] <= scores["posthoc_psnr"]
+    assert posthoc(labelled_subjects(blind, stream)["student"], num_steps=5)["posthoc_psnr"] <= scores["posthoc_psnr"]

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from jepalab.data.augmentation import Augmentation, Crop, Plain, Views, blur, change_colours, resized_crops, solarize
-from jepalab.data.image_stream import ImageStream
 from jepalab.data.images import Images, open_images
+from jepalab.data.sample_stream import SampleStream
 from jepalab.types import MovableStream, Stream
 
 SIZE = 8
@@ -41,7 +41,7 @@ def numbers(x: Tensor) -> list[int]:
 
 
 def test_stream_keeps_its_promises(images: Images) -> None:
-    stream = ImageStream(images, batch_size=16, num_views=3)
+    stream = SampleStream(images, batch_size=16, num_views=3)
     assert isinstance(stream, Stream)
     assert isinstance(stream, MovableStream)
     assert (stream.clips_per_batch, stream.frames_per_batch, stream.num_classes) == (16, 16, 2)
@@ -57,10 +57,10 @@ def test_stream_keeps_its_promises(images: Images) -> None:
 
 @pytest.mark.parametrize("augmentation", [Plain(), Crop(), Views(blur=0.5)], ids=str)
 def test_a_batch_is_a_function_of_seed_and_step(images: Images, augmentation: Augmentation) -> None:
-    stream = ImageStream(images, batch_size=16, augmentation=augmentation, num_views=2)
+    stream = SampleStream(images, batch_size=16, augmentation=augmentation, num_views=2)
     wanted = [stream.batch(step) for step in range(12)]
     # Another order of steps, another object: as after a resume.
-    resumed = ImageStream(images, batch_size=16, augmentation=augmentation, num_views=2)
+    resumed = SampleStream(images, batch_size=16, augmentation=augmentation, num_views=2)
     for step in (11, 3, 7, 0):
         batch = resumed.batch(step)
         assert torch.equal(batch.x, wanted[step].x)
@@ -71,15 +71,15 @@ def test_a_batch_is_a_function_of_seed_and_step(images: Images, augmentation: Au
 
 
 def test_arms_of_one_seed_see_the_same_pictures_and_crops(images: Images) -> None:
-    one, many = ImageStream(images, batch_size=16), ImageStream(images, batch_size=16, num_views=2)
-    other = ImageStream(images, batch_size=16, augmentation=Views())
+    one, many = SampleStream(images, batch_size=16), SampleStream(images, batch_size=16, num_views=2)
+    other = SampleStream(images, batch_size=16, augmentation=Views())
     for step in range(8):
         assert torch.equal(one.batch(step).x, many.batch(step).x)
         assert torch.equal(one.indices(step), other.indices(step))
 
 
 def test_every_batch_is_full_and_every_epoch_shows_each_training_picture_once(images: Images) -> None:
-    stream = ImageStream(images, batch_size=24, augmentation=Plain())
+    stream = SampleStream(images, batch_size=24, augmentation=Plain())
     train = images.indices("train").tolist()
     assert len(train) == 80
     shown = [number for step in range(10) for number in numbers(stream.batch(step).x)]
@@ -92,7 +92,7 @@ def test_every_batch_is_full_and_every_epoch_shows_each_training_picture_once(im
 
 
 def test_batches_larger_than_an_epoch_repeat_it(images: Images) -> None:
-    shown = numbers(ImageStream(images, batch_size=200, augmentation=Plain()).batch(0).x)
+    shown = numbers(SampleStream(images, batch_size=200, augmentation=Plain()).batch(0).x)
     assert sorted(shown[:80]) == sorted(shown[80:160]) == images.indices("train").tolist()
 
 
@@ -101,7 +101,7 @@ def test_no_held_out_picture_is_ever_trained_on(images: Images) -> None:
     assert sum(map(len, parts.values())) == NUM
     assert set.union(*parts.values()) == set(range(NUM))
     for num_train in (None, 40):
-        stream = ImageStream(images, batch_size=32, augmentation=Plain(), num_train=num_train)
+        stream = SampleStream(images, batch_size=32, augmentation=Plain(), num_train=num_train)
         trained = {number for step in range(15) for number in numbers(stream.batch(step).x)}
         assert trained <= parts["train"]
         for split in ("train", "validation", "test"):
@@ -110,45 +110,45 @@ def test_no_held_out_picture_is_ever_trained_on(images: Images) -> None:
 
 
 def test_held_out_pictures_are_untouched_and_the_same_for_all(images: Images) -> None:
-    batch = ImageStream(images, seed=3, augmentation=Views()).held_out("test", 6)
+    batch = SampleStream(images, seed=3, augmentation=Views()).held_out("test", 6)
     assert batch.x.shape == (6, 1, 3, SIZE, SIZE)
     index = torch.tensor(numbers(batch.x))
     assert torch.equal((batch.x[:, 0] * 255).round().byte(), images.read(index).permute(0, 3, 1, 2))
     assert torch.equal(batch.factors["class"], images.labels[index, None])
-    assert torch.equal(ImageStream(images, seed=4).held_out("test", 9).x[:6], batch.x)
+    assert torch.equal(SampleStream(images, seed=4).held_out("test", 9).x[:6], batch.x)
 
 
 def test_fewer_training_pictures_are_a_part_of_more(images: Images) -> None:
-    few, more = (set(ImageStream(images, num_train=num).members.tolist()) for num in (10, 30))
+    few, more = (set(SampleStream(images, num_train=num).members.tolist()) for num in (10, 30))
     assert len(few) == 10
     assert few < more
 
 
 def test_pictures_come_in_the_size_asked_for(images: Images) -> None:
-    stream = ImageStream(images, batch_size=4, size=12)
+    stream = SampleStream(images, batch_size=4, size=12)
     assert stream.batch(0).x.shape == (4, 1, 3, 12, 12)
     held_out = stream.held_out("validation", 3).x[:, 0]
     assert held_out.shape == (3, 3, 12, 12)
-    small = ImageStream(images).held_out("validation", 3).x[:, 0]
+    small = SampleStream(images).held_out("validation", 3).x[:, 0]
     torch.testing.assert_close(held_out, F.interpolate(small, 12, mode="bilinear", antialias=True))
 
 
 def test_streams_that_cannot_be_say_why(images: Images) -> None:
     with pytest.raises(ValueError, match="batch_size=0"):
-        ImageStream(images, batch_size=0)
-    with pytest.raises(ValueError, match="the 80 pictures there are, got 81"):
-        ImageStream(images, num_train=81)
+        SampleStream(images, batch_size=0)
+    with pytest.raises(ValueError, match="the 80 samples there are, got 81"):
+        SampleStream(images, num_train=81)
     alone = replace(images, splits=torch.zeros(NUM, dtype=torch.int8))
     with pytest.raises(ValueError, match=r"test split of array pixels.npy is empty"):
-        ImageStream(alone, split="test")
+        SampleStream(alone, split="test")
     with pytest.raises(ValueError, match=r"validation split of array pixels.npy is empty"):
-        ImageStream(alone).held_out("validation", 1)
+        SampleStream(alone).held_out("validation", 1)
 
 
 def test_bytes_move_to_the_device_and_become_floats_there(images: Images) -> None:
-    stream = ImageStream(images, batch_size=4, num_views=2, augmentation=Views(blur=0.5))
+    stream = SampleStream(images, batch_size=4, num_views=2, augmentation=Views(blur=0.5))
     moved = stream.on(torch.device("meta"))
-    assert isinstance(moved, ImageStream)
+    assert isinstance(moved, SampleStream)
     assert stream.device == "cpu"
     if torch.cuda.is_available():
         there, here = stream.on(torch.device("cuda")).batch(5), stream.batch(5)
@@ -174,10 +174,10 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
             pixels[start : start + 1000] = some + np.uint8(start // 1000)
         del pixels
         before = resident_megabytes()
-        stream = ImageStream(open_images(path, size=32), batch_size=1000, augmentation=Plain())
+        stream = SampleStream(open_images(path, size=32), batch_size=1000, augmentation=Plain())
         for step in range(40):
             stream.batch(step)
-        stream.images.mean_std()
+        stream.samples.mean_std()
         grown[num] = resident_megabytes() - before
     # The pixels alone are 307 MB; hashes, labels and a permutation of 100,000 are about 6.
     assert grown[100_000] - grown[1000] < 30

@@ -251,7 +251,7 @@ def test_encoder_tells_what_pictures_it_takes() -> None:
 
 
 def test_embeddings_are_the_mean_tokens_in_the_order_of_the_files(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jepalab.embedding.IMAGES_AT_ONCE", 17)
+    monkeypatch.setattr("jepalab.embedding.SAMPLES_AT_ONCE", 17)
     monkeypatch.setattr("jepalab.feature_files.ROWS_OF_A_GROUP", 50)
     files = photo_files(lab)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from typing import Any
 from jepalab import instruments, recipes
 from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Tunable
-from jepalab.instruments.images import ImageSubject
+from jepalab.instruments.labelled import LabelledSubject
 from jepalab.objectives import find_objectives
 from jepalab.run import Run
 from jepalab.types import Subject
@@ -40,7 +40,7 @@ def _by_module(name: str) -> dict[str, Callable[..., Any]]:
 
 def find_instruments() -> dict[str, Callable[..., dict[str, float]]]:
     """Every public function in instruments/ that turns a subject, of clips or of pictures, into scores."""
-    judged = (Subject, ImageSubject)
+    judged = (Subject, LabelledSubject)
     return _find(instruments, lambda f, hints: hints.get("subject") in judged and hints["return"] == dict[str, float])
 
 

@@ -16,7 +16,7 @@ from jepalab.data.sprites import SPLITS
 from jepalab.dist import Engine
 from jepalab.feature_files import Row, check_feature_file, feature_file
 from jepalab.hub.runs import load
-from jepalab.instruments.images import IMAGES_AT_ONCE, device_of, evaluating, pictures
+from jepalab.instruments.labelled import SAMPLES_AT_ONCE, device_of, evaluating, observe
 from jepalab.instruments.matching import describe_match, picture_shape
 from jepalab.progress import count_items
 from jepalab.types import Encoder
@@ -75,7 +75,7 @@ def write_features(encoder: Encoder, images: Images, out: Path, *, pooled: bool 
 
     def features(rows: range) -> Float[Tensor, "n ..."]:
         index = torch.arange(rows.start, rows.stop)
-        z = encoder(pictures(images, index, device=device, channels=channels))
+        z = encoder(observe(images, index, device=device, channels=channels))
         return (z.mean(1) if pooled else z).float().cpu()
 
     def whose(place: int) -> Row:
@@ -85,8 +85,8 @@ def write_features(encoder: Encoder, images: Images, out: Path, *, pooled: bool 
     with evaluating(encoder), count_items("embedding") as progress:
         shape = tuple(features(range(1)).shape[1:])
         with feature_file(out, num=num, shape=shape) as append:
-            for start in range(0, num, IMAGES_AT_ONCE):
-                rows = range(start, min(num, start + IMAGES_AT_ONCE))
+            for start in range(0, num, SAMPLES_AT_ONCE):
+                rows = range(start, min(num, start + SAMPLES_AT_ONCE))
                 append(features(rows).numpy(), [whose(place) for place in rows])
                 progress(rows.stop, num)
     return shape

@@ -25,8 +25,8 @@ from jepalab.hub.encoders import fresh_encoder
 from jepalab.hub.runs import load, read_facts
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
-from jepalab.instruments.images import NUM_IMAGES, ImageSubject, freeze, pictures, split_index
 from jepalab.instruments.label_efficiency import label_efficiency
+from jepalab.instruments.labelled import NUM_SAMPLES, LabelledSubject, freeze, observe, split_index
 from jepalab.instruments.layers import layer_sweep
 from jepalab.instruments.matching import describe_match, match_channels, picture_shape
 from jepalab.instruments.recognition import recognition
@@ -100,7 +100,7 @@ def run(words: list[str]) -> int:
             f"The pictures in {command.data} have no labels, and a probe reads classes: sort them into a sub-folder "
             "for each class, or name a CSV of file,label with --labels."
         )
-    index = {split: split_index(images, split, max(2, round(command.share * NUM_IMAGES[split]))) for split in SPLITS}
+    index = {split: split_index(images, split, max(2, round(command.share * NUM_SAMPLES[split]))) for split in SPLITS}
     name = facts.get("name", "encoder")
     with Engine(device=command.device) as engine:
         encoders = {name: match_channels(encoder, images)}
@@ -140,7 +140,7 @@ def judge(
     print(f"reading {sum(map(len, index.values())):,} pictures: {name}", file=sys.stderr, flush=True)
     size = min(PCA_SIZE, images.size) if name == PCA else None
     parts = {split: freeze(encoder, images, rows, size=size) for split, rows in index.items()}
-    subject = ImageSubject(Untrained(encoder), encoder, images, parts["train"], parts["validation"], parts["test"])
+    subject = LabelledSubject(Untrained(encoder), encoder, images, parts["train"], parts["validation"], parts["test"])
     scores = recognition(subject)
     if command.shots:
         scores |= label_efficiency(subject)
@@ -157,7 +157,7 @@ def judge(
 def pixel_components(images: Images, train: Int[Tensor, " n"], *, dim: int) -> PixelPCA:
     """Principal components of training pictures of at most 32 x 32 pixels, as many as an embedding has numbers."""
     size, few = min(PCA_SIZE, images.size), train[:PCA_IMAGES]
-    x = pictures(images, few, device=torch.device("cpu"), size=size)
+    x = observe(images, few, device=torch.device("cpu"), size=size)
     num_pixels = images.channels * size**2
     components = PixelPCA(num_pixels, dim=min(dim, num_pixels, len(few) - 1))
     components.fit(x)

@@ -18,7 +18,7 @@ from jepalab.compare.cells import Cell, picture_folder, slug
 from jepalab.compare.figures import metric_panel
 from jepalab.compare.readings import Arm, Readings, listed, number
 from jepalab.compare.sheets import Entry, Figure, Section, Sheet
-from jepalab.data.image_stream import ImageStream
+from jepalab.data.sample_stream import SampleStream
 from jepalab.instruments.image_pictures import draw_objective
 from jepalab.run import Run
 
@@ -32,7 +32,7 @@ Arrays = Mapping[str, np.ndarray]
 
 def draw_image_cell(cell: Cell, run: Run, pictures: Path, *, seed: int, arms: Collection[str] | None = None) -> None:
     """Writes the pictures of one arm as arrays into `pictures`: of one seed, of still pictures, and of these arms."""
-    if run.seed == seed and (arms is None or cell.arm in arms) and isinstance(run.stream, ImageStream):
+    if run.seed == seed and (arms is None or cell.arm in arms) and isinstance(run.stream, SampleStream):
         file = picture_folder(pictures, cell.condition) / f"{slug(cell.arm)}.stills.npz"
         np.savez_compressed(file, **draw_objective(run.objective, run.stream))  # pyrefly: ignore[bad-argument-type]
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-import os
 import sys
-import weakref
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int8, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from jepalab.data.image_archives import is_tar, parquet, tars
@@ -26,115 +22,39 @@ from jepalab.data.image_cache import Decoded, Progress, coded, decoded, default_
 from jepalab.data.image_files import SUFFIXES
 from jepalab.data.image_labels import assign_splits, match_labels, read_label_table
 from jepalab.data.image_sources import Source, array, fingerprint, folder_of_images, idx, is_idx, walk
-from jepalab.data.sprites import SPLITS, Split
-
-NUM_FOR_STATISTICS = 5000
+from jepalab.data.samples import Samples
 
 
-@dataclass(frozen=True, eq=False)
-class Images:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Images(Samples):
     """Pictures of one size, bytes on the disk, with their classes and splits.
 
-    pixels   [n h w c] bytes, memory-mapped; c = 1 where all are grey, else 3.
-    labels   [n] indices into `names`; -1 unlabelled.
-    names    of the classes; none where nothing is labelled.
-    splits   [n] 0 train, 1 validation, 2 test.
-    skipped  items that could not be read, and why.
-    digest   sha256 of pixels and labels.
-    source   what they were read from, in words.
-    listing  a JSON file with the items' names; None where they are called 0, 1, 2, ...
+    pixels  [n h w c] bytes, memory-mapped; c = 1 where all are grey, else 3.
     """
 
     pixels: UInt8[np.ndarray, "n h w c"]
-    labels: Int[Tensor, " n"]
-    names: list[str]
-    splits: Int8[Tensor, " n"]
-    skipped: dict[str, str]
-    digest: str
-    source: str
-    listing: Path | None = None
-
-    def __len__(self) -> int:
-        return len(self.pixels)
 
     @property
-    def num_classes(self) -> int:
-        return len(self.names)
+    def stored(self) -> UInt8[np.ndarray, "n h w c"]:
+        return self.pixels
 
     @property
-    def channels(self) -> int:
-        return self.pixels.shape[-1]
+    def sample_shape(self) -> tuple[int, ...]:
+        _, h, w, c = self.pixels.shape
+        return 1, c, h, w
 
     @property
     def size(self) -> int:
         return self.pixels.shape[1]
 
-    def indices(self, split: Split) -> Int[Tensor, " m"]:
-        """Which pictures belong to a split, ascending."""
-        return (self.splits == SPLITS.index(split)).nonzero().flatten()
-
-    def read(self, index: Int[Tensor, " m"]) -> UInt8[Tensor, "m h w c"]:
-        """The pictures at these places, copied.
-
-        Read from the file where there is one: pages of a map that were touched would count as this process's memory.
-        """
-        if self._mapped is None:
-            return torch.from_numpy(np.take(self.pixels, index.cpu().numpy(), axis=0))
-        file, offset = self._mapped
-        found = np.empty((len(index), *self.pixels.shape[1:]), dtype=np.uint8)
-        flat = found.reshape(len(index), -1)
-        places = index.tolist()
-        # In ascending order a disk is read forwards.
-        for row in sorted(range(len(places)), key=places.__getitem__):
-            start = offset + places[row] * flat.shape[1]
-            flat[row] = np.frombuffer(os.pread(file, flat.shape[1], start), dtype=np.uint8)
-        return torch.from_numpy(found)
-
-    @cached_property
-    def _mapped(self) -> tuple[int, int] | None:
-        """An open file that `pixels` maps, and where in it they begin; None for arrays in memory, and on Windows."""
-        pixels = self.pixels
-        if sys.platform == "win32" or not isinstance(pixels, np.memmap) or not isinstance(pixels.base, mmap.mmap):
-            return None
-        if pixels.filename is None or not pixels.flags.c_contiguous:
-            return None
-        # Opened once: a cache that is cleared during a run stays readable to the end of it.
-        descriptor = os.open(pixels.filename, os.O_RDONLY)
-        weakref.finalize(self, os.close, descriptor)
-        return descriptor, pixels.offset
-
-    def item_names(self) -> list[str]:
-        """What the source calls each picture."""
-        if self.listing is None:
-            return [str(i) for i in range(len(self))]
-        return json.loads(self.listing.read_text(encoding="utf-8"))
-
-    def mean_std(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel, in [0, 1], over up to 5,000 pictures of the train split."""
-        train = self.indices("train")
-        chosen = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:NUM_FOR_STATISTICS]]
-        channels = self.read(chosen).flatten(0, 2).double() / 255
-        return channels.mean(0).tolist(), channels.std(0, correction=0).tolist()
+    def as_floats(self, rows: UInt8[Tensor, "m h w c"]) -> Float[Tensor, "m 1 c h w"]:
+        channels_first = rows.permute(0, 3, 1, 2).unsqueeze(1)
+        return channels_first.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
     def describe(self) -> str:
-        """One paragraph: how many, of what, in which splits, what is missing."""
         colour = "grey" if self.channels == 1 else "colour"
-        parts = [f"{split} {(self.splits == i).sum():,}" for i, split in enumerate(SPLITS)]
-        unlabelled = int((self.labels < 0).sum())
-        lines = [f"{len(self):,} {colour} pictures of {self.size} x {self.size} pixels from {self.source}"]
-        if self.names:
-            counts = self.labels[self.labels >= 0].bincount(minlength=self.num_classes)
-            shown = ", ".join(self.names[:10]) + (", ..." if self.num_classes > 10 else "")
-            lines.append(f"{self.num_classes} classes of {counts.min():,} to {counts.max():,} pictures ({shown})")
-        lines.append(", ".join(parts))
-        if unlabelled:
-            lines.append(f"{unlabelled:,} without a label")
-        if self.num_classes == 1:
-            lines.append("there is one class only, so nothing can be learned about classes")
-        if self.skipped:
-            first, why = next(iter(self.skipped.items()))
-            lines.append(f"{len(self.skipped):,} could not be read and are left out, the first: {first} ({why})")
-        return "; ".join(lines) + f". Digest {self.digest[:12]}."
+        first = f"{len(self):,} {colour} pictures of {self.size} x {self.size} pixels from {self.source}"
+        return "; ".join([first, *self.facts("pictures")]) + f". Digest {self.digest[:12]}."
 
 
 def open_images(

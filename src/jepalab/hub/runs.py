@@ -14,8 +14,8 @@ FOLDER, NAMES = "encoders", "names.json"
 
 
 @runtime_checkable
-class DescribedImages(Protocol):
-    """What is remembered of the images that an encoder was trained on."""
+class DescribedSamples(Protocol):
+    """What is remembered of the samples that an encoder was trained on."""
 
     digest: str
     names: list[str]
@@ -23,21 +23,21 @@ class DescribedImages(Protocol):
 
 
 @runtime_checkable
-class StreamOfImages(Protocol):
-    """A stream that draws its batches from a set of images."""
+class StreamOfSamples(Protocol):
+    """A stream that draws its batches from a set of samples."""
 
-    images: DescribedImages
+    samples: DescribedSamples
 
 
 def save_encoders(objective: Objective, folder: Path, *, stream: Stream | None = None, **facts: Any) -> None:
     """Saves every encoder that a user could take home as folder/encoders/NAME; `load(folder)` takes the first.
 
-    stream  what it was trained on: the digest, the source and the class names of its images are remembered.
+    stream  what it was trained on: the digest, the source and the class names of its samples are remembered.
     facts   what else to remember, as JSON can hold it.
     """
-    if isinstance(stream, StreamOfImages) and isinstance(stream.images, DescribedImages):
-        images = stream.images
-        facts |= {"data": {"digest": images.digest, "source": images.source, "names": images.names}}
+    if isinstance(stream, StreamOfSamples) and isinstance(stream.samples, DescribedSamples):
+        samples = stream.samples
+        facts |= {"data": {"digest": samples.digest, "source": samples.source, "names": samples.names}}
     found = objective.probed_encoders()
     for name, encoder in found.items():
         save_encoder(encoder, folder / FOLDER / name, name=name, **facts)

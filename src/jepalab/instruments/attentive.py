@@ -19,9 +19,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from jepalab.backbones.attention import init_linear
 from jepalab.data.sprites import Split
 from jepalab.dist import seeded
-from jepalab.instruments.images import ImageSubject, Tokens, class_index, device_of, known_classes, tokens
+from jepalab.instruments.labelled import LabelledSubject, Tokens, class_index, device_of, known_classes, tokens
 
-NUM_IMAGES: Mapping[Split, int] = {"train": 4_000, "validation": 1_000, "test": 2_000}
+NUM_SAMPLES: Mapping[Split, int] = {"train": 4_000, "validation": 1_000, "test": 2_000}
 RATES = (1e-3, 3e-3)
 WEIGHT_DECAY = 0.01
 CLIP = 1.0
@@ -84,9 +84,9 @@ class Trained(NamedTuple):
 
 
 def attentive(
-    subject: ImageSubject,
+    subject: LabelledSubject,
     *,
-    num_images: Mapping[Split, int] = NUM_IMAGES,
+    num_samples: Mapping[Split, int] = NUM_SAMPLES,
     rates: Sequence[float] = RATES,
     num_epochs: int = 15,
     batch_size: int = 128,
@@ -94,11 +94,11 @@ def attentive(
 ) -> dict[str, float]:
     """Accuracy of the attentive probe on test; on validation, where rate and epoch were chosen; and its parameters.
 
-    num_images  of each split at most. Tokens take n x t x d x 4 bytes.
+    num_samples  of each split at most. Tokens take n x t x d x 4 bytes.
     rates       learning rates of AdamW at the start of a cosine to zero; each trains anew from the same numbers.
     """
     classes = known_classes(subject.train)
-    train, validation = (tokens(subject, split, num_images[split]) for split in ("train", "validation"))
+    train, validation = (tokens(subject, split, num_samples[split]) for split in ("train", "validation"))
     best = train_probes(
         Tokens(train.z, class_index(train.labels, classes)),
         Tokens(validation.z, class_index(validation.labels, classes)),
@@ -109,7 +109,7 @@ def attentive(
         device=device_of(subject.encoder),
         seed=seed,
     )
-    test = tokens(subject, "test", num_images["test"])
+    test = tokens(subject, "test", num_samples["test"])
     return {
         "attentive": accuracy(best.probe, Tokens(test.z, class_index(test.labels, classes))),
         "attentive_validation": best.validation,

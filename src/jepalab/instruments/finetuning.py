@@ -20,13 +20,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from jepalab.data.sprites import Split
 from jepalab.dist import seeded
-from jepalab.instruments.images import (
-    ImageSubject,
+from jepalab.instruments.labelled import (
+    LabelledSubject,
     class_index,
     device_of,
     known_classes,
     mixed_precision,
-    pictures,
+    observe,
     read,
 )
 from jepalab.types import Encoder
@@ -64,7 +64,7 @@ class FineTuned(NamedTuple):
 
 
 def finetuning(
-    subject: ImageSubject,
+    subject: LabelledSubject,
     *,
     num_steps: int = 200,
     batch_size: int = 64,
@@ -98,7 +98,7 @@ def finetuning(
 
 
 def finetune(
-    subject: ImageSubject,
+    subject: LabelledSubject,
     *,
     num_steps: int,
     batch_size: int,
@@ -139,7 +139,7 @@ def rate_shares(encoder: nn.Module, layer_decay: float) -> dict[str, float]:
 
 
 def _train(
-    subject: ImageSubject, rate: float, num_steps: int, batch_size: int, layer_decay: float, seed: int
+    subject: LabelledSubject, rate: float, num_steps: int, batch_size: int, layer_decay: float, seed: int
 ) -> Classifier:
     classes, device = known_classes(subject.train), device_of(subject.encoder)
     truth = class_index(subject.train.labels, classes)
@@ -155,7 +155,7 @@ def _train(
     optimizer = torch.optim.AdamW(groups, betas=BETAS)
     schedule = LambdaLR(optimizer, lambda step: _warm_cosine(step, num_steps))
     for rows in _batches(len(truth), batch_size, num_steps, torch.Generator().manual_seed(seed)):
-        x = pictures(subject.images, subject.train.index[rows], device=device, size=subject.size)
+        x = observe(subject.samples, subject.train.index[rows], device=device, size=subject.size)
         with mixed_precision(device):
             logits = classifier(x)
         loss = cross_entropy(logits, truth[rows].to(device))
@@ -181,8 +181,8 @@ def _batches(num_rows: int, batch_size: int, num_steps: int, generator: torch.Ge
     return list(order.split(batch_size)[:num_steps])
 
 
-def _accuracy(classifier: Classifier, subject: ImageSubject, split: Split, num_images: int) -> float:
+def _accuracy(classifier: Classifier, subject: LabelledSubject, split: Split, num_samples: int) -> float:
     part = subject.part(split)
-    truth = class_index(part.labels[:num_images], known_classes(subject.train))
-    logits = read(classifier, subject.images, part.index[:num_images], classifier, size=subject.size)
+    truth = class_index(part.labels[:num_samples], known_classes(subject.train))
+    logits = read(classifier, subject.samples, part.index[:num_samples], classifier, size=subject.size)
     return float((logits.argmax(dim=1) == truth).double().mean())

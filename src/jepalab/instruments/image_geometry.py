@@ -16,7 +16,7 @@ from jepalab.instruments.geometry import (
     lidar,
     uniformity,
 )
-from jepalab.instruments.images import IMAGES_AT_ONCE, ImageSubject, full_precision, pictures, read, tokens
+from jepalab.instruments.labelled import SAMPLES_AT_ONCE, LabelledSubject, full_precision, observe, read, tokens
 
 NUM_ROWS = 5_000
 NUM_PAIRED = 2_000
@@ -25,7 +25,7 @@ NUM_STATES, NUM_VIEWS = 256, 8
 NUM_TOKEN_IMAGES = 512
 
 
-def image_geometry(subject: ImageSubject, *, num_images: int = NUM_ROWS, seed: int = 0) -> dict[str, float]:
+def image_geometry(subject: LabelledSubject, *, num_images: int = NUM_ROWS, seed: int = 0) -> dict[str, float]:
     """RankMe (uncentred and centred), effective rank, alpha-ReQ, LiDAR, uniformity, CKA with the pixels, token shares.
 
     On the pooled output for up to num_images test images. LiDAR's classes are 256 images, each seen through 8 random
@@ -77,20 +77,20 @@ def token_geometry(z: Float[Tensor, "n t d"]) -> dict[str, float]:
     }
 
 
-def _views(subject: ImageSubject, seed: int) -> Float[Tensor, "n q d"]:
+def _views(subject: LabelledSubject, seed: int) -> Float[Tensor, "n q d"]:
     crop, generator = Crop(), torch.Generator().manual_seed(seed)
 
     def embed(x: Tensor) -> Tensor:
         with full_precision(x.device):
             seen = crop(x[:, 0].repeat_interleave(NUM_VIEWS, dim=0), size=x.shape[-1], generator=generator)[:, None]
-        parts = [subject.encoder(part).float().mean(dim=1) for part in seen.split(IMAGES_AT_ONCE)]
+        parts = [subject.encoder(part).float().mean(dim=1) for part in seen.split(SAMPLES_AT_ONCE)]
         return torch.cat(parts).unflatten(0, (len(x), NUM_VIEWS))
 
-    return read(subject.encoder, subject.images, subject.test.index[:NUM_STATES], embed, size=subject.size)
+    return read(subject.encoder, subject.samples, subject.test.index[:NUM_STATES], embed, size=subject.size)
 
 
-def _pixels(subject: ImageSubject, num_images: int) -> Float[Tensor, "n p"]:
-    x = pictures(subject.images, subject.test.index[:num_images], device=torch.device("cpu"))[:, 0]
+def _pixels(subject: LabelledSubject, num_images: int) -> Float[Tensor, "n p"]:
+    x = observe(subject.samples, subject.test.index[:num_images], device=torch.device("cpu"))[:, 0]
     if max(x.shape[2:]) > LARGEST_SIDE:  # CKA costs the square of the number of pixels
         x = adaptive_avg_pool2d(x, LARGEST_SIDE)
     return x.flatten(1)

@@ -16,10 +16,10 @@ from torch.nn.functional import normalize
 
 from jepalab.backbones.attention import Block
 from jepalab.backbones.vit import ViT
-from jepalab.data.image_stream import ImageStream
-from jepalab.data.images import Images
+from jepalab.data.samples import Samples
+from jepalab.data.sample_stream import SampleStream
 from jepalab.data.sprites import Split
-from jepalab.instruments.images import device_of, evaluating, pictures, read
+from jepalab.instruments.labelled import device_of, evaluating, observe, read
 from jepalab.instruments.posthoc import fit_decoder, pool, read_pixels, shrink
 from jepalab.masks.drawing import MaskDrawer
 from jepalab.objectives.denoise import Denoise
@@ -34,7 +34,7 @@ NUM_SAMPLES, NUM_SAMPLING_STEPS = 16, 25
 Pixels = UInt8[np.ndarray, "k h w c"]
 
 
-def draw_objective(objective: Objective, stream: ImageStream) -> dict[str, np.ndarray]:
+def draw_objective(objective: Objective, stream: SampleStream) -> dict[str, np.ndarray]:
     """Every picture that this objective and its first encoder have something to show for, by name.
 
     images                  [k h w c] uint8, test pictures that the others belong to.
@@ -48,10 +48,10 @@ def draw_objective(objective: Objective, stream: ImageStream) -> dict[str, np.nd
     decoded                 [k h w c] uint8: what a decoder trained afterwards draws from the frozen tokens.
     decoded_pooled          [k s s c] uint8: the same from the mean token alone, at most 32 pixels a side.
     """
-    encoder, images, size = next(iter(objective.probed_encoders().values())), stream.images, stream.size
-    shown, known = places(images, "test", NUM_PICTURES), places(images, "train", NUM_KNOWN)
-    z, z_known = (read(encoder, images, index, encoder, size=size) for index in (shown, known))
-    x = pictures(images, shown, device=device_of(objective), size=size)
+    encoder, samples, size = next(iter(objective.probed_encoders().values())), stream.samples, stream.size
+    shown, known = places(samples, "test", NUM_PICTURES), places(samples, "train", NUM_KNOWN)
+    z, z_known = (read(encoder, samples, index, encoder, size=size) for index in (shown, known))
+    x = observe(samples, shown, device=device_of(objective), size=size)
     found = {"images": as_pixels(x)}
     with evaluating(objective), torch.no_grad():
         mask = draw_mask(objective, len(x))
@@ -67,21 +67,21 @@ def draw_objective(objective: Objective, stream: ImageStream) -> dict[str, np.nd
             found["samples"] = as_pixels(drawn)
     if (features := patch_features(z, fitted=z_known[:NUM_FITTED])) is not None:
         found["features"] = features
-    place, same = nearest(z, z_known, labels=images.labels[shown], known=images.labels[known])
-    found |= {"neighbours": images.read(known[place.flatten()]).unflatten(0, place.shape).numpy(), "same": same.numpy()}
-    checked = places(images, "validation", NUM_VALIDATION)
-    z_checked = read(encoder, images, checked, encoder, size=size)
-    x_known, x_checked = (read_pixels(images, index, size) for index in (known, checked))
+    place, same = nearest(z, z_known, labels=samples.labels[shown], known=samples.labels[known])
+    found |= {"neighbours": samples.read(known[place.flatten()]).unflatten(0, place.shape).numpy(), "same": same.numpy()}
+    checked = places(samples, "validation", NUM_VALIDATION)
+    z_checked = read(encoder, samples, checked, encoder, size=size)
+    x_known, x_checked = (read_pixels(samples, index, size) for index in (known, checked))
     decoder = fit_decoder(z_known, x_known, z_checked, x_checked)
     whole = fit_decoder(pool(z_known), shrink(x_known), pool(z_checked), shrink(x_checked))
     found |= {"decoded": as_pixels(decoder(z)[:, None]), "decoded_pooled": as_pixels(whole(pool(z))[:, None])}
     return found
 
 
-def places(images: Images, split: Split, num_images: int) -> Int[Tensor, " n"]:
+def places(samples: Samples, split: Split, num_images: int) -> Int[Tensor, " n"]:
     """Places of images of a split, labelled or not, in an order drawn once and for all; of all if it is empty."""
-    found = images.indices(split)
-    found = found if len(found) > 1 else torch.arange(len(images))
+    found = samples.indices(split)
+    found = found if len(found) > 1 else torch.arange(len(samples))
     return found[torch.randperm(len(found), generator=torch.Generator().manual_seed(0))][:num_images]
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from jepalab.instruments.images import ImageSubject, known_classes
+from jepalab.instruments.labelled import LabelledSubject, known_classes
 from jepalab.instruments.probes import RidgeClassifier
 
 SHOTS = (1, 2, 5, 10, 20, 50, 100)
@@ -44,7 +44,7 @@ class Ratio(NamedTuple):
 
 
 def label_efficiency(
-    subject: ImageSubject, *, shots: Sequence[int] = SHOTS, num_draws: int = NUM_DRAWS
+    subject: LabelledSubject, *, shots: Sequence[int] = SHOTS, num_draws: int = NUM_DRAWS
 ) -> dict[str, float]:
     """Accuracy with k labels a class (`shot_k`, the mean over draws), with all of them, and the area under the curve.
 
@@ -65,7 +65,7 @@ def label_efficiency(
     return scores
 
 
-def few_shots(subject: ImageSubject, *, shots: Sequence[int] = SHOTS, num_draws: int = NUM_DRAWS) -> list[Shot]:
+def few_shots(subject: LabelledSubject, *, shots: Sequence[int] = SHOTS, num_draws: int = NUM_DRAWS) -> list[Shot]:
     """Every draw of every size that the training split has enough labels for."""
     if not shots or min(shots) < 1 or num_draws < 2:
         raise ValueError(

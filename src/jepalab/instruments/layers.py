@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import torch
 
-from jepalab.instruments.images import FrozenImages, ImageSubject, known_classes
+from jepalab.instruments.labelled import FrozenSamples, LabelledSubject, known_classes
 from jepalab.instruments.probes import RidgeClassifier
 
 NUM_JOINED = 4
 
 
-def layer_sweep(subject: ImageSubject) -> dict[str, float]:
+def layer_sweep(subject: LabelledSubject) -> dict[str, float]:
     """Ridge accuracy on test after each block, counted from 1; of the best on validation; of the last four, joined.
 
     Joined is the concatenation of the pooled last four levels, I-JEPA's read-out, where there are so many.
@@ -35,8 +35,8 @@ def layer_sweep(subject: ImageSubject) -> dict[str, float]:
     return scores
 
 
-def _probe(subject: ImageSubject, levels: range) -> dict[str, float]:
-    def features(part: FrozenImages) -> torch.Tensor:
+def _probe(subject: LabelledSubject, levels: range) -> dict[str, float]:
+    def features(part: FrozenSamples) -> torch.Tensor:
         return part.levels[:, levels.start : levels.stop].flatten(1)
 
     train, validation, test = subject.train, subject.validation, subject.test

@@ -16,16 +16,16 @@ from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 
 from jepalab.backbones.patch_heads import PatchHead
 from jepalab.backbones.vit import patchify, unpatchify
-from jepalab.data.images import Images
+from jepalab.data.samples import Samples
 from jepalab.data.sprites import Split
 from jepalab.dist import seeded
-from jepalab.instruments.images import ImageSubject, pictures, read
+from jepalab.instruments.labelled import LabelledSubject, observe, read
 from jepalab.instruments.probes import Moments, Ridge, moments, standardise
 
 NUM_STEPS = 300
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 1_000, 200, 500
 MOST_TOKENS = 65_536
-TOKENS_AT_ONCE, IMAGES_AT_ONCE = 1_024, 128
+TOKENS_AT_ONCE, SAMPLES_AT_ONCE = 1_024, 128
 WIDTH, LR = 96, 1e-3
 LARGEST_SIDE = 32
 
@@ -57,7 +57,7 @@ class TokenDecoder:
 
 
 def posthoc(
-    subject: ImageSubject, *, num_train: int = NUM_TRAIN, num_test: int = NUM_TEST, num_steps: int = NUM_STEPS
+    subject: LabelledSubject, *, num_train: int = NUM_TRAIN, num_test: int = NUM_TEST, num_steps: int = NUM_STEPS
 ) -> dict[str, float]:
     """Peak signal-to-noise ratio in dB of test pictures drawn from frozen tokens: higher holds more of the pixels.
 
@@ -67,9 +67,9 @@ def posthoc(
     score of usefulness: pixels are what an embedding may well forget.
     """
     parts: dict[Split, int] = {"train": num_train, "validation": NUM_VALIDATION, "test": num_test}
-    x = {split: read_pixels(subject.images, subject.part(split).index[:n], subject.size) for split, n in parts.items()}
+    x = {split: read_pixels(subject.samples, subject.part(split).index[:n], subject.size) for split, n in parts.items()}
     z = {
-        split: read(subject.encoder, subject.images, subject.part(split).index[:n], subject.encoder, size=subject.size)
+        split: read(subject.encoder, subject.samples, subject.part(split).index[:n], subject.encoder, size=subject.size)
         for split, n in parts.items()
     }
     decoder = fit_decoder(z["train"], x["train"], z["validation"], x["validation"], num_steps=num_steps)
@@ -133,7 +133,7 @@ def _learn(z: Tensor, y: Tensor, num_tokens: int, num_steps: int) -> PatchHead:
         head = PatchHead(z.shape[1], y.shape[1], width=WIDTH, depth=1, mlp_ratio=2.0)
     optimizer = torch.optim.AdamW(head.parameters(), lr=LR)
     order = torch.Generator().manual_seed(0)
-    size = min(TOKENS_AT_ONCE, IMAGES_AT_ONCE * num_tokens)
+    size = min(TOKENS_AT_ONCE, SAMPLES_AT_ONCE * num_tokens)
     for _ in range(num_steps):
         rows = torch.randint(len(z), (size,), generator=order)
         mse_loss(head(z[rows, None])[:, 0], y[rows]).backward()
@@ -152,6 +152,6 @@ def _tokens_on(z: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor
     return z if z.shape[1] == math.prod(grid) else pool(z)
 
 
-def read_pixels(images: Images, index: Int[Tensor, " n"], size: int | None) -> Float[Tensor, "n c h w"]:
+def read_pixels(samples: Samples, index: Int[Tensor, " n"], size: int | None) -> Float[Tensor, "n c h w"]:
     """The images at these places as floats in [0, 1] on the CPU."""
-    return pictures(images, index, device=torch.device("cpu"), size=size)[:, 0]
+    return observe(samples, index, device=torch.device("cpu"), size=size)[:, 0]

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from jepalab.instruments.images import FrozenImages, ImageSubject, known_classes
 from jepalab.instruments.knn import KNNClassifier
+from jepalab.instruments.labelled import FrozenSamples, LabelledSubject, known_classes
 from jepalab.instruments.probes import RidgeClassifier, check_lengths, moments, standardise
 
 NUM_NEIGHBOURS = 20
@@ -77,7 +77,7 @@ class LogisticClassifier:
         return float((self.predict(z) == y.cpu()).double().mean())
 
 
-def recognition(subject: ImageSubject) -> dict[str, float]:
+def recognition(subject: LabelledSubject) -> dict[str, float]:
     """Class accuracy on the encoder's output: closed-form linear, logistic regression, and kNN by DINO's protocol.
 
     `linear` is ridge classification, `linear_train` and `linear_validation` what it scores on those splits,
@@ -92,7 +92,7 @@ def recognition(subject: ImageSubject) -> dict[str, float]:
     }
 
 
-def frozen_linear(subject: ImageSubject) -> dict[str, float]:
+def frozen_linear(subject: LabelledSubject) -> dict[str, float]:
     """Closed-form linear accuracy alone, on test and on validation: cheap enough for learning curves and tuning."""
     train, validation, test = subject.train, subject.validation, subject.test
     linear = RidgeClassifier().fit(train.z, train.labels, validation.z, validation.labels)
@@ -102,7 +102,7 @@ def frozen_linear(subject: ImageSubject) -> dict[str, float]:
     }
 
 
-def read_out(train: FrozenImages, validation: FrozenImages, test: FrozenImages) -> dict[str, float]:
+def read_out(train: FrozenSamples, validation: FrozenSamples, test: FrozenSamples) -> dict[str, float]:
     """Closed-form linear and kNN accuracy on the encoder's output: `linear`, `linear_...` and `knn`."""
     known_classes(train)
     linear = RidgeClassifier().fit(train.z, train.labels, validation.z, validation.labels)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, conv2d, interpolate, pad
 
-from jepalab.instruments.images import ImageSubject, full_precision, known_classes, read
+from jepalab.instruments.labelled import LabelledSubject, full_precision, known_classes, read
 from jepalab.instruments.probes import RidgeClassifier
 
 Corruption = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -64,7 +64,7 @@ CORRUPTIONS: dict[str, tuple[Corruption, tuple[float, float, float]]] = {
 }
 
 
-def robustness(subject: ImageSubject, *, num_images: int = 1000, seed: int = 0) -> dict[str, float]:
+def robustness(subject: LabelledSubject, *, num_images: int = 1000, seed: int = 0) -> dict[str, float]:
     """Test accuracy under each corruption, the mean over its severities; over all; and clean, on the same images.
 
     num_images  of the test split; each passes through the encoder fifteen times.
@@ -89,7 +89,7 @@ def robustness(subject: ImageSubject, *, num_images: int = 1000, seed: int = 0) 
 
 
 def _corrupted(
-    subject: ImageSubject, corrupt: Corruption, strength: float, num_images: int, seed: int
+    subject: LabelledSubject, corrupt: Corruption, strength: float, num_images: int, seed: int
 ) -> Float[Tensor, "n d"]:
     generator = torch.Generator().manual_seed(seed)  # the same noise for every arm, and at every strength
 
@@ -98,4 +98,4 @@ def _corrupted(
             x = corrupt(x[:, 0], strength, generator)[:, None]
         return subject.encoder(x).float().mean(dim=1)
 
-    return read(subject.encoder, subject.images, subject.test.index[:num_images], embed, size=subject.size)
+    return read(subject.encoder, subject.samples, subject.test.index[:num_images], embed, size=subject.size)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from jepalab.instruments.images import FrozenImages, ImageSubject, class_index, device_of, known_classes
+from jepalab.instruments.labelled import FrozenSamples, LabelledSubject, class_index, device_of, known_classes
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 MOMENTUM = 0.9
@@ -35,7 +35,7 @@ class Heads(NamedTuple):
 
 
 def sgd_probe(
-    subject: ImageSubject,
+    subject: LabelledSubject,
     *,
     rates: Sequence[float] = RATES,
     num_epochs: int = 40,
@@ -48,7 +48,7 @@ def sgd_probe(
     """
     classes, device = known_classes(subject.train), device_of(subject.encoder)
 
-    def rows(part: FrozenImages) -> tuple[Tensor, Tensor]:
+    def rows(part: FrozenSamples) -> tuple[Tensor, Tensor]:
         return part.z.to(device), class_index(part.labels, classes).to(device)
 
     heads = train_heads(

@@ -16,12 +16,12 @@ from jepalab.backbones.resnet import ResNet
 from jepalab.backbones.vit import ViT
 from jepalab.compare.cells import Judging
 from jepalab.data.augmentation import Augmentation, Crop
-from jepalab.data.image_stream import ImageStream
 from jepalab.data.images import Images, open_images
+from jepalab.data.sample_stream import SampleStream
 from jepalab.dist import Precision, seeded
 from jepalab.instruments.image_geometry import image_geometry
-from jepalab.instruments.images import ImageSubject, image_subjects
 from jepalab.instruments.label_efficiency import label_efficiency
+from jepalab.instruments.labelled import LabelledSubject, labelled_subjects
 from jepalab.instruments.layers import layer_sweep
 from jepalab.instruments.recognition import recognition
 from jepalab.masks.blocks import Blocks
@@ -35,14 +35,16 @@ Backbone = Literal["vit", "resnet"]
 SamplerName = Literal["blocks", "reference", "random"]
 
 
-def labelled_subjects(objective: Objective, stream: ImageStream, *, share: float = 1.0) -> dict[str, ImageSubject]:
+def subjects_where_labelled(
+    objective: Objective, stream: SampleStream, *, share: float = 1.0
+) -> dict[str, LabelledSubject]:
     """What the instruments read of each encoder; nothing where fewer than two classes have labels."""
-    return image_subjects(objective, stream, share=share) if stream.images.num_classes > 1 else {}
+    return labelled_subjects(objective, stream, share=share) if stream.samples.num_classes > 1 else {}
 
 
 JUDGING = Judging(
     instruments=(recognition, layer_sweep, label_efficiency, image_geometry),
-    subjects=labelled_subjects,
+    subjects=subjects_where_labelled,
     chief=("linear", "logistic", "knn", "linear_best_level", "shot_10", "shots_auc", "rankme", "rankme_centred"),
 )
 
@@ -159,10 +161,10 @@ class ImageBench:
     def images(self) -> Images:
         return self.pictures.open()
 
-    def stream(self, *, num_views: int = 1, augmentation: Augmentation | None = None) -> ImageStream:
+    def stream(self, *, num_views: int = 1, augmentation: Augmentation | None = None) -> SampleStream:
         """The same pictures in the same order for every arm of this seed, and the same crops for one view."""
         crop = Crop(scale=(self.schedule.crop, 1.0))
-        return ImageStream(
+        return SampleStream(
             self.images(),
             batch_size=self.schedule.batch_size,
             seed=self.seed,
@@ -234,7 +236,7 @@ class ImageBench:
                 n.width, out_dim, grid=self.grid, width=n.head_width, depth=n.head_depth, num_heads=n.num_heads
             )
 
-    def run(self, objective: Objective, *, stream: ImageStream | None = None) -> Run:
+    def run(self, objective: Objective, *, stream: SampleStream | None = None) -> Run:
         s = self.schedule
         return Run(
             objective=objective,

@@ -143,7 +143,7 @@ def classifier(bench: ImageBench, *, least_crop: float = 0.5, backbone: Backbone
     """
     bench = bench.with_schedule(crop=least_crop)
     encoder, stream = bench.backbone(backbone), bench.stream()
-    num_classes = stream.images.num_classes
+    num_classes = stream.samples.num_classes
     if num_classes < 2:
         raise ValueError(f"A classifier needs labels of at least 2 classes, got {num_classes}.")
     objective = Supervised(encoder, num_outputs={"class": num_classes}, weights={"class": 1.0})
@@ -158,7 +158,7 @@ def random_vit(bench: ImageBench) -> Run:
 def image_pca(bench: ImageBench) -> Run:
     """Floor: the first principal components of raw pixels, as many as the encoder is wide."""
     stream = bench.stream()
-    pixels = stream.images.channels * bench.pictures.size**2
+    pixels = stream.samples.channels * bench.pictures.size**2
     pca = PixelPCA(pixels, dim=min(bench.network.width, pixels))
 
     def prepare() -> float:

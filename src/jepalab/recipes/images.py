@@ -23,8 +23,8 @@ from jepalab.data.image_cache import default_cache
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
 from jepalab.instruments.image_geometry import image_geometry
-from jepalab.instruments.images import NUM_IMAGES, Split, image_subjects
 from jepalab.instruments.label_efficiency import label_efficiency
+from jepalab.instruments.labelled import NUM_SAMPLES, Split, labelled_subjects
 from jepalab.instruments.layers import layer_sweep
 from jepalab.instruments.posthoc import posthoc
 from jepalab.instruments.recognition import frozen_linear, recognition
@@ -72,20 +72,20 @@ CONDITION = "pictures"
 def judging(read_outs: Literal["trial", "quick", "full"]) -> Judging:
     """How cells are judged: "trial" ranks settings; "quick" suits short runs; "full" reads out every way there is."""
     if read_outs == "trial":
-        few = partial(image_subjects, num_images=TRIAL_IMAGES)
+        few = partial(labelled_subjects, num_samples=TRIAL_IMAGES)
         return Judging(instruments=(frozen_linear,), curve=(), curve_at=(), subjects=few)
     shallow = (recognition, layer_sweep, label_efficiency, image_geometry)
     deep = (attentive, sgd_probe, finetuning, robustness, posthoc)
-    num_images = NUM_IMAGES
+    num_samples = NUM_SAMPLES
     if read_outs == "quick":
-        num_images, deep = FEW_IMAGES, (attentive,)
+        num_samples, deep = FEW_IMAGES, (attentive,)
     return Judging(
         instruments=shallow,
         of_the_first=deep,
         curve=(frozen_linear,),
         curve_at=(0.1, 0.25, 0.5),
         draw=partial(draw_image_cell, seed=0),
-        subjects=partial(image_subjects, num_images=num_images),
+        subjects=partial(labelled_subjects, num_samples=num_samples),
     )
 
 

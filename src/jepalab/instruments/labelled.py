@@ -1,4 +1,4 @@
-"""Embeddings of images extracted once for every instrument, and the subject that image instruments judge.
+"""Embeddings of labelled samples, read once for every instrument, and the subject that such instruments judge.
 
 All is read in evaluation mode, without gradient and without augmentation, on the device the objective is on, under
 bfloat16 autocast as it was trained. Features come back as float32 on the CPU.
@@ -17,22 +17,22 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from jepalab.data.augmentation import LUMA, Plain
-from jepalab.data.image_stream import ImageStream
-from jepalab.data.images import Images
+from jepalab.data.sample_stream import SampleStream
+from jepalab.data.samples import Samples
 from jepalab.data.sprites import SPLITS, Split
 from jepalab.types import Encoder, Objective, PatchEncoder
 
-IMAGES_AT_ONCE = 256
-NUM_IMAGES: Mapping[Split, int] = {"train": 50_000, "validation": 5_000, "test": 10_000}
+SAMPLES_AT_ONCE = 256
+NUM_SAMPLES: Mapping[Split, int] = {"train": 50_000, "validation": 5_000, "test": 10_000}
 
 
 @dataclass(frozen=True)
-class FrozenImages:
-    """What an encoder says of n images of one split, in random order, so that the first k are a random sample.
+class FrozenSamples:
+    """What an encoder says of n samples of one split, in random order, so that the first k are a random sample.
 
     levels  [n l d] float32 on the CPU: the mean over the tokens of each level of the encoder; the last is its output.
     labels  [n], all known.
-    index   [n] places in the set of images.
+    index   [n] places in the set of samples.
     """
 
     levels: Float[Tensor, "n l d"]
@@ -42,7 +42,7 @@ class FrozenImages:
     def __post_init__(self) -> None:
         if not len(self.levels) == len(self.labels) == len(self.index):
             raise ValueError(
-                f"wanted a label and a place for each of {len(self.levels)} images, got {len(self.labels)} labels and "
+                f"wanted a label and a place for each of {len(self.levels)} samples, got {len(self.labels)} labels and "
                 f"{len(self.index)} places"
             )
         check_finite(self.levels)
@@ -54,147 +54,154 @@ class FrozenImages:
 
 
 @dataclass(frozen=True)
-class ImageSubject:
-    """What an image instrument judges: one encoder of a trained objective, on three splits of a set of images.
+class LabelledSubject:
+    """What an instrument judges: one encoder of a trained objective, on three splits of labelled samples.
 
-    size  of the pictures that the encoder takes, in pixels; None if it is that of the images.
+    size  of the pictures that the encoder takes, in pixels; None if it is that of the samples, or they are series.
     """
 
     objective: Objective
     encoder: Encoder
-    images: Images
-    train: FrozenImages
-    validation: FrozenImages
-    test: FrozenImages
+    samples: Samples
+    train: FrozenSamples
+    validation: FrozenSamples
+    test: FrozenSamples
     size: int | None = None
 
-    def part(self, split: Split) -> FrozenImages:
+    def part(self, split: Split) -> FrozenSamples:
         """The part by its name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
 
 class Tokens(NamedTuple):
-    """Every token of the encoder's output, not pooled, and the images' labels."""
+    """Every token of the encoder's output, not pooled, and the samples' labels."""
 
     z: Float[Tensor, "n t d"]
     labels: Int[Tensor, " n"]
 
 
-def image_subjects(
+def labelled_subjects(
     objective: Objective,
-    stream: ImageStream,
+    stream: SampleStream,
     *,
     share: float = 1.0,
-    num_images: Mapping[Split, int] = NUM_IMAGES,
-) -> dict[str, ImageSubject]:
+    num_samples: Mapping[Split, int] = NUM_SAMPLES,
+) -> dict[str, LabelledSubject]:
     """One subject for each encoder that the objective would hand over ("student", and "teacher" where there is one).
 
-    share       of `num_images` to use at most, for a quick look.
-    num_images  how many labelled images of each split are read at most; the same ones for every encoder.
+    share        of `num_samples` to use at most, for a quick look.
+    num_samples  how many labelled samples of each split are read at most; the same ones for every encoder.
 
     Pictures have the stream's size and are not augmented; the stream's other settings play no part. The objective
-    stays on its device and is left as it was. ValueError where a split has no labelled images.
+    stays on its device and is left as it was. ValueError where a split has no labelled samples.
     """
-    images, size = stream.images, stream.size
-    index = {split: split_index(images, split, max(2, round(share * num_images[split]))) for split in SPLITS}
+    samples, size = stream.samples, stream.size
+    index = {split: split_index(samples, split, max(2, round(share * num_samples[split]))) for split in SPLITS}
     found = {}
     for name, encoder in objective.probed_encoders().items():
-        parts = {split: freeze(encoder, images, index[split], size=size) for split in SPLITS}
-        found[name] = ImageSubject(objective, encoder, images, parts["train"], parts["validation"], parts["test"], size)
+        parts = {split: freeze(encoder, samples, index[split], size=size) for split in SPLITS}
+        found[name] = LabelledSubject(objective, encoder, samples, **parts, size=size)
     return found
 
 
-def split_index(images: Images, split: Split, num_images: int) -> Int[Tensor, " n"]:
-    """Places of labelled images of a split, in an order drawn once and for all; a smaller number gives the first."""
-    labels, places = images.labels, images.indices(split)
+def split_index(samples: Samples, split: Split, num_samples: int) -> Int[Tensor, " n"]:
+    """Places of labelled samples of a split, in an order drawn once and for all; a smaller number gives the first."""
+    labels, places = samples.labels, samples.indices(split)
     places = places[labels[places] >= 0]
     if len(places) < 2:
         raise ValueError(
-            f"wanted at least 2 labelled images in the {split} split, got {len(places)} ({int((labels >= 0).sum())} "
-            f"labelled of {len(labels)} images in all); give labels, or split the images anew"
+            f"wanted at least 2 labelled samples in the {split} split, got {len(places)} ({int((labels >= 0).sum())} "
+            f"labelled of {len(labels)} in all); give labels, or split them anew"
         )
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(SPLITS.index(split)))
-    return places[order[:num_images]]
+    return places[order[:num_samples]]
 
 
 def freeze(
     encoder: Encoder,
-    images: Images,
+    samples: Samples,
     index: Int[Tensor, " n"],
     *,
     size: int | None = None,
     channels: int | None = None,
-) -> FrozenImages:
-    """The encoder's pooled levels on the images at these places; `size` and `channels` as in `pictures`."""
+) -> FrozenSamples:
+    """The encoder's pooled levels of the samples at these places; `size` and `channels` as in `observe`."""
 
     def pooled(x: Tensor) -> Tensor:
         return torch.stack([tokens.float().mean(dim=1) for tokens in _levels(encoder, x)], dim=1)
 
-    return FrozenImages(read(encoder, images, index, pooled, size=size, channels=channels), images.labels[index], index)
+    levels = read(encoder, samples, index, pooled, size=size, channels=channels)
+    return FrozenSamples(levels, samples.labels[index], index)
 
 
-def tokens(subject: ImageSubject, split: Split, num_images: int) -> Tokens:
-    """The encoder's output on the first images of a split, float32 on the CPU: n x t x d x 4 bytes."""
+def tokens(subject: LabelledSubject, split: Split, num_samples: int) -> Tokens:
+    """The encoder's output on the first samples of a split, float32 on the CPU: n x t x d x 4 bytes."""
     part = subject.part(split)
-    z = read(subject.encoder, subject.images, part.index[:num_images], subject.encoder, size=subject.size)
+    z = read(subject.encoder, subject.samples, part.index[:num_samples], subject.encoder, size=subject.size)
     check_finite(z)
-    return Tokens(z, part.labels[:num_images])
+    return Tokens(z, part.labels[:num_samples])
 
 
 @torch.no_grad()
 def read(
     module: nn.Module,
-    images: Images,
+    samples: Samples,
     index: Int[Tensor, " n"],
     function: Callable[[Tensor], Tensor],
     *,
     size: int | None = None,
     channels: int | None = None,
 ) -> Float[Tensor, "n ..."]:
-    """function(x) for the images at these places, batch by batch, with the module in evaluation mode."""
+    """function(x) for the samples at these places, batch by batch, with the module in evaluation mode."""
     device, found = device_of(module), None
     with evaluating(module):
-        for start in range(0, len(index), IMAGES_AT_ONCE):
-            rows = slice(start, start + IMAGES_AT_ONCE)
+        for start in range(0, len(index), SAMPLES_AT_ONCE):
+            rows = slice(start, start + SAMPLES_AT_ONCE)
             with mixed_precision(device):
-                part = (
-                    function(pictures(images, index[rows], device=device, size=size, channels=channels)).float().cpu()
-                )
+                x = observe(samples, index[rows], device=device, size=size, channels=channels)
+                part = function(x).float().cpu()
             if found is None:  # filled in place: a list of parts would hold everything twice when joined
                 found = torch.empty(len(index), *part.shape[1:])
             found[rows] = part
-    assert found is not None, "no images to read"
+    assert found is not None, "no samples to read"
     return found
 
 
-def pictures(
-    images: Images,
+def observe(
+    samples: Samples,
     index: Int[Tensor, " n"],
     *,
     device: torch.device,
     size: int | None = None,
     channels: int | None = None,
-) -> Float[Tensor, "n 1 c h w"]:
-    """The images at these places as floats in [0, 1] on the device.
+) -> Float[Tensor, "n t *obs"]:
+    """The samples at these places as a network reads them, on the device: pictures as floats in [0, 1].
 
-    size, channels  wanted in place of their own: they are resized, grey is repeated over three channels, and colour
-                    becomes grey by its luma.
+    size, channels  of pictures, wanted in place of their own: they are resized, grey is repeated over three channels,
+                    and colour becomes grey by its luma.
     """
-    x = images.read(index).to(device).permute(0, 3, 1, 2).float() / 255
-    if channels is not None and channels != images.channels:
-        if channels not in {1, 3}:
-            raise ValueError(f"wanted 1 channel (grey) or 3 (colour), got {channels}; images have no others")
-        x = x.expand(-1, 3, -1, -1) if channels == 3 else (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    x = samples.as_floats(samples.read(index).to(device))
+    if channels is not None and channels != samples.channels:
+        if channels not in {1, 3} or samples.channels not in {1, 3} or x.ndim == 3:
+            raise ValueError(
+                f"pictures have 1 channel (grey) or 3 (colour) and can be turned into the other, series cannot; got "
+                f"{channels} for samples [{', '.join(map(str, samples.sample_shape))}]"
+            )
+        grey = x.new_tensor(LUMA)[:, None, None]
+        x = x.expand(-1, -1, 3, -1, -1) if channels == 3 else (x * grey).sum(2, keepdim=True)
     if size is not None:
-        x = Plain()(x, size=size, generator=torch.Generator())
-    return x[:, None]
+        frames = x.shape[1:3]
+        x = Plain()(x.flatten(1, 2), size=size, generator=torch.Generator()).unflatten(1, frames)
+    return x
 
 
-def known_classes(train: FrozenImages) -> Int[Tensor, " c"]:
+def known_classes(train: FrozenSamples) -> Int[Tensor, " c"]:
     """The labels seen in training, ascending. ValueError below two."""
     classes = train.labels.unique()
     if len(classes) < 2:
-        raise ValueError(f"wanted at least 2 classes in the training labels, got {classes.tolist()}; label more images")
+        raise ValueError(
+            f"wanted at least 2 classes in the training labels, got {classes.tolist()}; label more samples"
+        )
     return classes
 
 
