@@ -16,7 +16,7 @@ from torch import Tensor
 from jepalab.backbones.pca import PixelPCA
 from jepalab.data.images import Images
 from jepalab.data.sample_stream import SampleStream
-from jepalab.instruments.image_geometry import image_geometry, token_geometry
+from jepalab.instruments.image_geometry import image_geometry
 from jepalab.instruments.label_efficiency import (
     area_under,
     curve_of,
@@ -28,6 +28,7 @@ from jepalab.instruments.label_efficiency import (
 )
 from jepalab.instruments.labelled import LabelledSubject, labelled_subjects
 from jepalab.instruments.robustness import CORRUPTIONS, blur, brightness, contrast, noise, pixelate, robustness
+from jepalab.instruments.sample_geometry import token_geometry
 from jepalab.objectives.untrained import Untrained
 
 

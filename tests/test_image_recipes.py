@@ -20,8 +20,9 @@ from jepalab.fit import fit
 from jepalab.masks.reference import ReferenceBlocks
 from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.recipes import image_scaling, images
-from jepalab.recipes.image_bench import JUDGING, ImageBench, Network, Pictures, Schedule
+from jepalab.recipes.image_bench import JUDGING, ImageBench, Pictures
 from jepalab.recipes.images import ARMS, CONDITION, MAIN
+from jepalab.recipes.patch_bench import Network, Schedule
 
 SMALL = Network(patch=4, width=32, depth=2, num_heads=2, head_width=32, head_depth=2)
 BRIEF = Schedule(steps=2, batch_size=8)

@@ -16,8 +16,8 @@ from torch.nn.functional import normalize
 
 from jepalab.backbones.attention import Block
 from jepalab.backbones.vit import ViT
-from jepalab.data.samples import Samples
 from jepalab.data.sample_stream import SampleStream
+from jepalab.data.samples import Samples
 from jepalab.data.sprites import Split
 from jepalab.instruments.labelled import device_of, evaluating, observe, read
 from jepalab.instruments.posthoc import fit_decoder, pool, read_pixels, shrink
@@ -68,7 +68,10 @@ def draw_objective(objective: Objective, stream: SampleStream) -> dict[str, np.n
     if (features := patch_features(z, fitted=z_known[:NUM_FITTED])) is not None:
         found["features"] = features
     place, same = nearest(z, z_known, labels=samples.labels[shown], known=samples.labels[known])
-    found |= {"neighbours": samples.read(known[place.flatten()]).unflatten(0, place.shape).numpy(), "same": same.numpy()}
+    found |= {
+        "neighbours": samples.read(known[place.flatten()]).unflatten(0, place.shape).numpy(),
+        "same": same.numpy(),
+    }
     checked = places(samples, "validation", NUM_VALIDATION)
     z_checked = read(encoder, samples, checked, encoder, size=size)
     x_known, x_checked = (read_pixels(samples, index, size) for index in (known, checked))

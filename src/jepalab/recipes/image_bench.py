@@ -9,16 +9,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jepalab.backbones.denoiser import DenoisingDecoder
-from jepalab.backbones.masked import MaskedPredictor
-from jepalab.backbones.patch_heads import PatchHead, build_of_size
 from jepalab.backbones.resnet import ResNet
 from jepalab.backbones.vit import ViT
 from jepalab.compare.cells import Judging
 from jepalab.data.augmentation import Augmentation, Crop
 from jepalab.data.images import Images, open_images
 from jepalab.data.sample_stream import SampleStream
-from jepalab.dist import Precision, seeded
+from jepalab.dist import seeded
 from jepalab.instruments.image_geometry import image_geometry
 from jepalab.instruments.label_efficiency import label_efficiency
 from jepalab.instruments.labelled import LabelledSubject, labelled_subjects
@@ -28,7 +25,7 @@ from jepalab.masks.blocks import Blocks
 from jepalab.masks.random import RandomMask
 from jepalab.masks.reference import ReferenceBlocks
 from jepalab.progress import count_items
-from jepalab.run import Run, count_parameters
+from jepalab.recipes.patch_bench import PatchBench
 from jepalab.types import MaskSampler, Objective
 
 Backbone = Literal["vit", "resnet"]
@@ -89,67 +86,24 @@ def _open(data: Path, labels: Path | None, size: int, cache: Path | None) -> Ima
 
 
 @dataclass(frozen=True)
-class Network:
-    """The encoder that every arm trains, and the budget of the head beside it.
-
-    Args:
-        patch: side of a patch in pixels; it divides the size of the pictures.
-        width: of the encoder's tokens.
-        depth: blocks of the encoder.
-        num_heads: of each block.
-        head_width: of the predictor or decoder; all heads have about as many parameters.
-        head_depth: blocks of the predictor or decoder.
-    """
-
-    patch: int = 4
-    width: int = 192
-    depth: int = 6
-    num_heads: int = 3
-    head_width: int = 96
-    head_depth: int = 3
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast; the same fields for every arm.
-
-    Args:
-        steps: how many times the optimizer moves.
-        batch_size: pictures in a step.
-        lr: peak learning rate of AdamW.
-        weight_decay: of AdamW, on matrices only.
-        warmup: share of the steps in which the learning rate rises.
-        crop: smallest share of a picture that a random crop keeps.
-        precision: "bf16" runs matrix products in bfloat16, weights stay in float32.
-    """
-
-    steps: int = 2000
-    batch_size: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-    crop: float = 0.5
-    precision: Precision = "bf16"
-
-
-@dataclass(frozen=True)
-class ImageBench:
+class ImageBench(PatchBench):
     """What every arm of a seed shares.
 
     Args:
-        pictures: where they come from.
         network: the encoder and the budget of the heads.
         schedule: how long and how fast.
         seed: of the order of samples and of the weights.
+        pictures: where they come from.
     """
 
     pictures: Pictures = field(default_factory=Pictures)
-    network: Network = field(default_factory=Network)
-    schedule: Schedule = field(default_factory=Schedule)
-    seed: int = 0
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def patch(self) -> tuple[int, ...]:
+        return self.network.patch, self.network.patch
+
+    @property
+    def grid(self) -> tuple[int, ...]:
         side, patch = self.pictures.size, self.network.patch
         if side % patch or side // patch < 4:
             raise ValueError(
@@ -158,39 +112,22 @@ class ImageBench:
             )
         return side // patch, side // patch
 
-    def images(self) -> Images:
+    def samples(self) -> Images:
         return self.pictures.open()
 
     def stream(self, *, num_views: int = 1, augmentation: Augmentation | None = None) -> SampleStream:
-        """The same pictures in the same order for every arm of this seed, and the same crops for one view."""
         crop = Crop(scale=(self.schedule.crop, 1.0))
         return SampleStream(
-            self.images(),
+            self.samples(),
             batch_size=self.schedule.batch_size,
             seed=self.seed,
             num_views=num_views,
             augmentation=augmentation or crop,
         )
 
-    def encoder(self) -> ViT:
-        """The same first weights for every arm of this seed, normalised by the training pictures."""
-        n, images = self.network, self.images()
-        mean, std = images.mean_std()
-        with seeded(self.seed):
-            return ViT(
-                self.grid,
-                patch=(n.patch, n.patch),
-                channels=images.channels,
-                dim=n.width,
-                depth=n.depth,
-                num_heads=n.num_heads,
-                mean=mean,
-                std=std,
-            )
-
     def resnet(self) -> ResNet:
         """A convolutional encoder instead, for the objectives that hide nothing."""
-        images = self.images()
+        images = self.samples()
         mean, std = images.mean_std()
         with seeded(self.seed):
             return ResNet(self.pictures.size, channels=images.channels, mean=mean, std=std)
@@ -204,51 +141,3 @@ class ImageBench:
         if name == "random":
             return RandomMask(self.grid, share=hidden)
         return Blocks(self.grid) if name == "blocks" else ReferenceBlocks(self.grid, min_keep=4)
-
-    def predictor(self, out_dim: int, *, context_dim: int | None = None) -> MaskedPredictor:
-        """I-JEPA's predictor, or MAE's decoder: what it answers is up to `out_dim`."""
-        n = self.network
-        with seeded(self.seed + 1):
-            return MaskedPredictor(
-                n.width,
-                out_dim,
-                grid=self.grid,
-                width=n.head_width,
-                depth=n.head_depth,
-                num_heads=n.num_heads,
-                context_dim=context_dim,
-            )
-
-    def patch_head(self, out_dim: int) -> PatchHead:
-        """A head that answers for each token alone, with about as many parameters as I-JEPA's predictor."""
-        n = self.network
-        budget = count_parameters(self.predictor(n.width))
-        with seeded(self.seed + 1):
-            return build_of_size(
-                budget, lambda width: PatchHead(n.width, out_dim, width=width, depth=n.head_depth), step=8
-            )
-
-    def denoiser(self, out_dim: int) -> DenoisingDecoder:
-        """A head that sees every token, as wide and deep as I-JEPA's predictor."""
-        n = self.network
-        with seeded(self.seed + 1):
-            return DenoisingDecoder(
-                n.width, out_dim, grid=self.grid, width=n.head_width, depth=n.head_depth, num_heads=n.num_heads
-            )
-
-    def run(self, objective: Objective, *, stream: SampleStream | None = None) -> Run:
-        s = self.schedule
-        return Run(
-            objective=objective,
-            stream=stream or self.stream(),
-            steps=s.steps,
-            lr=s.lr,
-            weight_decay=s.weight_decay,
-            warmup=s.warmup,
-            precision=s.precision,
-            seed=self.seed,
-        )
-
-    def with_schedule(self, **changes: float | int) -> ImageBench:
-        """The same bench on another schedule."""
-        return replace(self, schedule=replace(self.schedule, **changes))  # pyrefly: ignore[bad-argument-type]

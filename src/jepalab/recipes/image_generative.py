@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 
 from jepalab.backbones.codebook import PatchCodebook
-from jepalab.backbones.pca import PixelPCA
 from jepalab.losses.denoising import PredictClean, Prediction, PredictNoise, PredictVelocity
 from jepalab.losses.pixels import norm_pixels, plain_pixels
 from jepalab.masks.causal import Prefix
@@ -20,8 +19,6 @@ from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_token import MaskedToken
 from jepalab.objectives.next_patch import NextPatch
 from jepalab.objectives.next_token import NextToken
-from jepalab.objectives.supervised import Supervised
-from jepalab.objectives.untrained import Untrained
 from jepalab.recipes.image_bench import JUDGING, Backbone, ImageBench, SamplerName
 from jepalab.run import Run
 
@@ -142,27 +139,14 @@ def classifier(bench: ImageBench, *, least_crop: float = 0.5, backbone: Backbone
         backbone: the transformer, or a residual network.
     """
     bench = bench.with_schedule(crop=least_crop)
-    encoder, stream = bench.backbone(backbone), bench.stream()
-    num_classes = stream.samples.num_classes
-    if num_classes < 2:
-        raise ValueError(f"A classifier needs labels of at least 2 classes, got {num_classes}.")
-    objective = Supervised(encoder, num_outputs={"class": num_classes}, weights={"class": 1.0})
-    return bench.run(objective, stream=stream)
+    return bench.supervised(bench.backbone(backbone))
 
 
 def random_vit(bench: ImageBench) -> Run:
     """Floor: the encoder as it was initialised."""
-    return replace(bench.run(Untrained(bench.encoder())), steps=0)
+    return bench.untrained()
 
 
 def image_pca(bench: ImageBench) -> Run:
     """Floor: the first principal components of raw pixels, as many as the encoder is wide."""
-    stream = bench.stream()
-    pixels = stream.samples.channels * bench.pictures.size**2
-    pca = PixelPCA(pixels, dim=min(bench.network.width, pixels))
-
-    def prepare() -> float:
-        pca.fit(stream.held_out("train", 5_000).x)
-        return 0.0
-
-    return replace(bench.run(Untrained(pca)), steps=0, prepare=prepare)
+    return bench.components()

@@ -8,8 +8,9 @@ from jepalab.compare.cells import Cell
 from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
 from jepalab.compare.metrics import IMAGES
-from jepalab.recipes.image_bench import Network, Pictures
+from jepalab.recipes.image_bench import Pictures
 from jepalab.recipes.images import ARMS, BATCH, CONDITION, judging, make_run, tuned
+from jepalab.recipes.patch_bench import Network
 
 FLOORS = ("R", "PCA")
 SCALED = ("linear", "knn", "attentive", "finetuned")

@@ -32,7 +32,8 @@ from jepalab.instruments.robustness import robustness
 from jepalab.instruments.sgd_probe import sgd_probe
 from jepalab.recipes import image_generative, image_jepas
 from jepalab.recipes.allowance import allot, measured_costs
-from jepalab.recipes.image_bench import ImageBench, Network, Pictures, Schedule
+from jepalab.recipes.image_bench import ImageBench, Pictures
+from jepalab.recipes.patch_bench import Network, Schedule
 from jepalab.run import Run
 
 METRIC = "linear"

@@ -1,0 +1,191 @@
+"""What every arm of a seed shares where a ViT reads patches: first weights, the budget of the heads, the schedule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import TypeVar
+
+from jepalab.backbones.denoiser import DenoisingDecoder
+from jepalab.backbones.masked import MaskedPredictor
+from jepalab.backbones.patch_heads import PatchHead, build_of_size
+from jepalab.backbones.pca import PixelPCA
+from jepalab.backbones.vit import ViT
+from jepalab.data.augmentation import Augmentation
+from jepalab.data.sample_stream import SampleStream
+from jepalab.data.samples import Samples
+from jepalab.dist import Precision, seeded
+from jepalab.objectives.supervised import Supervised
+from jepalab.objectives.untrained import Untrained
+from jepalab.run import Run, count_parameters
+from jepalab.types import Encoder, Objective
+
+PCA_SAMPLES = 5_000
+Bench = TypeVar("Bench", bound="PatchBench")
+
+
+@dataclass(frozen=True)
+class Network:
+    """The encoder that every arm trains, and the budget of the head beside it.
+
+    Args:
+        patch: side of a patch, in pixels or in rows of a series; it divides the size of the samples.
+        width: of the encoder's tokens.
+        depth: blocks of the encoder.
+        num_heads: of each block.
+        head_width: of the predictor or decoder; all heads have about as many parameters.
+        head_depth: blocks of the predictor or decoder.
+    """
+
+    patch: int = 4
+    width: int = 192
+    depth: int = 6
+    num_heads: int = 3
+    head_width: int = 96
+    head_depth: int = 3
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast; the same fields for every arm.
+
+    Args:
+        steps: how many times the optimizer moves.
+        batch_size: samples in a step.
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW, on matrices only.
+        warmup: share of the steps in which the learning rate rises.
+        crop: smallest share of a picture that a random crop keeps; of series nothing is cropped.
+        precision: "bf16" runs matrix products in bfloat16, weights stay in float32.
+    """
+
+    steps: int = 2000
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    crop: float = 0.5
+    precision: Precision = "bf16"
+
+
+@dataclass(frozen=True)
+class PatchBench(ABC):
+    """What every arm of a seed shares.
+
+    Args:
+        network: the encoder and the budget of the heads.
+        schedule: how long and how fast.
+        seed: of the order of samples and of the weights.
+    """
+
+    network: Network = field(default_factory=Network)
+    schedule: Schedule = field(default_factory=Schedule)
+    seed: int = 0
+
+    @abstractmethod
+    def samples(self) -> Samples:
+        """What the arms learn from."""
+
+    @property
+    @abstractmethod
+    def patch(self) -> tuple[int, ...]:
+        """The size of a patch along each axis of the grid."""
+
+    @property
+    @abstractmethod
+    def grid(self) -> tuple[int, ...]:
+        """Patches along each axis; ValueError where the patches do not tile a sample."""
+
+    @abstractmethod
+    def stream(self, *, num_views: int = 1, augmentation: Augmentation | None = None) -> SampleStream:
+        """The same samples in the same order for every arm of this seed, and the same crops for one view."""
+
+    def encoder(self) -> ViT:
+        """The same first weights for every arm of this seed, normalised by the training samples."""
+        n, samples = self.network, self.samples()
+        mean, std = samples.mean_std()
+        with seeded(self.seed):
+            return ViT(
+                self.grid,
+                patch=self.patch,
+                channels=samples.channels,
+                dim=n.width,
+                depth=n.depth,
+                num_heads=n.num_heads,
+                mean=mean,
+                std=std,
+            )
+
+    def predictor(self, out_dim: int, *, context_dim: int | None = None) -> MaskedPredictor:
+        """I-JEPA's predictor, or MAE's decoder: what it answers is up to `out_dim`."""
+        n = self.network
+        with seeded(self.seed + 1):
+            return MaskedPredictor(
+                n.width,
+                out_dim,
+                grid=self.grid,
+                width=n.head_width,
+                depth=n.head_depth,
+                num_heads=n.num_heads,
+                context_dim=context_dim,
+            )
+
+    def patch_head(self, out_dim: int) -> PatchHead:
+        """A head that answers for each token alone, with about as many parameters as I-JEPA's predictor."""
+        n = self.network
+        budget = count_parameters(self.predictor(n.width))
+        with seeded(self.seed + 1):
+            return build_of_size(
+                budget, lambda width: PatchHead(n.width, out_dim, width=width, depth=n.head_depth), step=8
+            )
+
+    def denoiser(self, out_dim: int) -> DenoisingDecoder:
+        """A head that sees every token, as wide and deep as I-JEPA's predictor."""
+        n = self.network
+        with seeded(self.seed + 1):
+            return DenoisingDecoder(
+                n.width, out_dim, grid=self.grid, width=n.head_width, depth=n.head_depth, num_heads=n.num_heads
+            )
+
+    def run(self, objective: Objective, *, stream: SampleStream | None = None) -> Run:
+        s = self.schedule
+        return Run(
+            objective=objective,
+            stream=stream or self.stream(),
+            steps=s.steps,
+            lr=s.lr,
+            weight_decay=s.weight_decay,
+            warmup=s.warmup,
+            precision=s.precision,
+            seed=self.seed,
+        )
+
+    def with_schedule(self: Bench, **changes: float | int) -> Bench:
+        """The same bench on another schedule."""
+        return replace(self, schedule=replace(self.schedule, **changes))  # pyrefly: ignore[bad-argument-type]
+
+    def supervised(self, encoder: Encoder) -> Run:
+        """The ceiling: the class from labels, through the mean token."""
+        stream = self.stream()
+        num_classes = stream.samples.num_classes
+        if num_classes < 2:
+            raise ValueError(f"A classifier needs labels of at least 2 classes, got {num_classes}.")
+        objective = Supervised(encoder, num_outputs={"class": num_classes}, weights={"class": 1.0})
+        return self.run(objective, stream=stream)
+
+    def untrained(self) -> Run:
+        """The floor of the encoder as it was initialised."""
+        return replace(self.run(Untrained(self.encoder())), steps=0)
+
+    def components(self) -> Run:
+        """The floor of raw numbers: the first principal components of a frame, as many as the encoder is wide."""
+        stream = self.stream()
+        num_pixels = prod(stream.samples.sample_shape[1:])
+        pca = PixelPCA(num_pixels, dim=min(self.network.width, num_pixels))
+
+        def prepare() -> float:
+            pca.fit(stream.held_out("train", PCA_SAMPLES).x)
+            return 0.0
+
+        return replace(self.run(Untrained(pca)), steps=0, prepare=prepare)
