@@ -106,6 +106,7 @@ def make_image_results(*, arms: dict[str, str] = ARMS, num_seeds: int = 3) -> di
         arms=arms,
         conditions={CONDITION: "60,000 pictures of 32 pixels, 10 classes"},
         metrics=IMAGES,
+        noun="pictures",
         notes=["Three seeds resolve differences of about 2 points.", "Nothing here is said about larger budgets."],
     )
     return judge(plan, [make_cell(cell.arm, seed, generator) for seed in plan.seeds for cell in plan.cells])

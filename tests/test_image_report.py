@@ -127,7 +127,7 @@ def test_time_to_threshold_is_read_off_the_mean_curve(results: dict[str, Any], p
 def test_curves_of_stills_count_pictures(page: Page) -> None:
     sheet = page.sheets["linear-accuracy-while-training-cifar10.csv"]
     assert {row["samples"] for row in sheet if row["arm"] == "J1"} == {"25600", "64000", "128000", "256000"}
-    assert any("held-out images" in caption for caption in page.captions)
+    assert any("held-out pictures" in caption for caption in page.captions)
 
 
 def test_teachers_stand_beside_students(page: Page) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jepalab.compare.curves import COSTS
+from jepalab.compare.curves import SPENT
 from jepalab.compare.drawing import Axis, Length, names_axis
 from jepalab.compare.panels import THIRD, TWO_THIRDS, Line, draw_lines, metric_axis
 from jepalab.compare.profiles import Values, best_arm
@@ -19,7 +19,7 @@ from jepalab.compare.readings import Arm, Estimate, Readings, listed
 from jepalab.compare.sheets import Entry, Figure, Sheet
 from jepalab.compare.tables import amount
 
-PRICES = {"train_flops": COSTS["flops"], "seconds": COSTS["seconds"]}
+PRICES = {"train_flops": SPENT["flops"], "seconds": SPENT["seconds"]}
 NO_INTERVAL_AT_ALL = "One seed, so there is no interval: differences are for orientation."
 Point = tuple[Length, Length]
 Spots = Mapping[Arm, Mapping[str, Length]]

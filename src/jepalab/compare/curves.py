@@ -13,17 +13,14 @@ from jepalab.compare.panels import Line, draw_lines, score_axis
 from jepalab.compare.readings import Arm, Estimate, Readings, number
 from jepalab.compare.sheets import Entry, Figure, Sheet
 
-COSTS = {"step": "optimizer steps", "flops": "training FLOPs", "seconds": "seconds of training"}
-COSTS_OF_STILLS = {"samples": "images seen", "flops": COSTS["flops"], "seconds": COSTS["seconds"]}
+SPENT = {"flops": "training FLOPs", "seconds": "seconds of training"}
 PREFIXES = {1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
 Around = Callable[[Estimate], tuple[float, float] | None]
 
 
 def costs(readings: Readings) -> dict[str, str]:
-    """The prices that a curve is drawn against: steps (of still pictures: pictures seen), FLOPs and seconds."""
-    computes = [cell["compute"] for cell in readings.cells if "compute" in cell]
-    are_stills = bool(computes) and all(compute["samples"] == compute["frames"] for compute in computes)
-    return COSTS_OF_STILLS if are_stills else COSTS
+    """The prices that a curve is drawn against: steps (where samples have a noun: samples seen), FLOPs and seconds."""
+    return {"samples": f"{readings.noun} seen"} | SPENT if readings.noun else {"step": "optimizer steps"} | SPENT
 
 
 def training_figure(readings: Readings, condition: str, *, threshold: float | None = None) -> Figure | None:
@@ -36,7 +33,7 @@ def training_figure(readings: Readings, condition: str, *, threshold: float | No
     references, axis = _references(readings, condition), _training_axis(readings)
     if not lines["flops"] and not references:
         return None
-    words, noun = _progress(lines["flops"]), "images" if "samples" in prices else "clips"
+    words, noun = _progress(lines["flops"]), readings.noun or "clips"
     caption = (
         f"{words} Lines are means over seeds, bands span the seeds. Dashed across: arms that are not trained. "
         f"Readings on the way use {100 * CURVE_SHARE:g} % of the held-out {noun}, those at the end use all."
@@ -145,9 +142,9 @@ def _training_panel(
     threshold: float | None,
 ) -> str:
     largest = max((line.points[-1][0] for line in lines), default=1.0)
-    counts = {COSTS["flops"]: "training compute ({}FLOP)", COSTS_OF_STILLS["samples"]: "images seen ({})"}
-    unit = next((unit for unit in PREFIXES if largest >= unit), 1.0) if label in counts else 1.0
-    shown = counts[label].format(PREFIXES[unit]) if unit > 1 else label
+    unit = next((unit for unit in PREFIXES if largest >= unit), 1.0) if label != SPENT["seconds"] else 1.0
+    counted = "training compute ({}FLOP)" if label == SPENT["flops"] else f"{label} ({{}})"
+    shown = counted.format(PREFIXES[unit]) if unit > 1 else label
     scaled = [
         Line(line.arm, [(x / unit, y) for x, y in line.points], [(x / unit, low, high) for x, low, high in line.around])
         for line in lines

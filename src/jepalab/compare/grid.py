@@ -34,6 +34,8 @@ class Plan:
     notes       what the comparison can and cannot conclude, in sentences for the head of the report.
     conclude    what to take home, in sentences out of the cells; they come before the notes.
     courses     conditions that differ in one number, to be drawn as lines.
+    noun        what labelled samples are called, as in "clips", where arms are judged by their classes and a budget is
+                counted in samples; empty where it is counted in steps.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Plan:
     notes: Sequence[str] = ()
     conclude: Callable[[Sequence[Mapping[str, Any]]], Sequence[str]] | None = None
     courses: Sequence[Course] = ()
+    noun: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ def judge(plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "compute": _compute_table(cells),
         "settings": dict(plan.settings),
         "metrics": dict(plan.metrics),
+        "noun": plan.noun,
         "courses": [course.as_dict() for course in plan.courses],
         "notes": [*(plan.conclude(cells) if plan.conclude else ()), *plan.notes],
         "command": machine["command"],

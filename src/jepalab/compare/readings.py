@@ -115,6 +115,7 @@ class Readings:
 
     names    of the chief metrics as they are printed, in the order of the tables.
     primary  the metric that the report follows: the first of them, or position R2 where the state was not read.
+    noun     what labelled samples are called; empty where arms are not judged by classes.
     """
 
     def __init__(self, results: Mapping[str, Any]) -> None:
@@ -129,6 +130,7 @@ class Readings:
         }
         measured = {metric for cell in self.cells for metric in cell["metrics"]}
         self.names: dict[str, str] = results.get("metrics") or MOTION
+        self.noun: str = results.get("noun", "")
         first = next(iter(self.names))
         self.primary = next((metric for metric in (first, FALLBACK) if metric in measured), first)
         self._estimates: dict[tuple[str, str, str], Estimate | None] = {}

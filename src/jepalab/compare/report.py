@@ -91,10 +91,10 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
     def each(draw: Callable[[str], Figure | None], among: Sequence[str] = tried) -> list[Figure]:
         return [figure for condition in among if (figure := draw(condition))]
 
-    are_stills = "samples" in curves.costs(readings)
+    have_classes = bool(readings.noun)
 
     def training(condition: str) -> Figure | None:
-        goals = list(thresholds(readings, condition).values()) if are_stills else []
+        goals = list(thresholds(readings, condition).values()) if have_classes else []
         return curves.training_figure(readings, condition, threshold=goals[-1] if goals else None)
 
     forest = figures.contrast_figure(results["contrasts"])
@@ -112,7 +112,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             figures=each(lambda c: figures.primary_figure(readings, c)),
             style="pairs",
         ),
-        *(image_sections.read_out_sections(readings, tried) if are_stills else []),
+        *(image_sections.read_out_sections(readings, tried) if have_classes else []),
         Section(
             "Other read-outs",
             OTHER_READ_OUTS if "nuisance_r2" in readings.names else "",
@@ -124,9 +124,9 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             "The same readings while training, against three prices.",
             figures=each(lambda c: training(c), main),
             folded=each(lambda c: training(c), sweep),
-            tables=[table for c in main if are_stills and (table := milestone_table(readings, c))],
+            tables=[table for c in main if have_classes and (table := milestone_table(readings, c))],
         ),
-        *(image_sections.deeper_sections(readings, tried) if are_stills else []),
+        *(image_sections.deeper_sections(readings, tried) if have_classes else []),
         *(Section(course.name, figures=course_figures(readings, course)) for course in courses),
         Section(
             "What the predictions look like",
@@ -139,7 +139,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             figures=each(lambda c: figures.rank_figure(readings, c), main),
             folded=[
                 *each(lambda c: figures.rank_figure(readings, c), sweep),
-                *(each(lambda c: image_sections.geometry_figure(readings, c), main) if are_stills else []),
+                *(each(lambda c: image_sections.geometry_figure(readings, c), main) if have_classes else []),
             ],
         ),
         Section(

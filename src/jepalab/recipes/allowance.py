@@ -1,6 +1,6 @@
 """A wall-clock budget, split fairly over arms and seeds, and what can be concluded with what it buys.
 
-Every trained arm gets the same number of pictures, since that is the budget the comparison is primarily equal in; how
+Every trained arm gets the same number of samples, since that is the budget the comparison is primarily equal in; how
 many, is set by what all arms together cost on this machine. Costs are measured once and remembered, so that the same
 command plans the same comparison again.
 """
@@ -24,12 +24,12 @@ from jepalab.run import Run
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 SEED_SD = 0.01  # of an accuracy between seeds: assumed, to say beforehand what can be told apart
 JUDGING_SHARE = 0.25  # of the budget, kept back for read-outs and pictures
-FEWEST = 20_000  # pictures an arm has to see before a second seed is worth its price
+FEWEST = 20_000  # samples an arm has to see before a second seed is worth its price
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a budget buys: pictures for each trained arm and seed, and sentences about what that can show."""
+    """What a budget buys: samples for each trained arm and seed, and sentences about what that can show."""
 
     samples: int
     num_seeds: int
@@ -53,11 +53,13 @@ def allot(
     num_test: int,
     most_seeds: int = 3,
     num_workers: int = 0,
+    noun: str = "pictures",
 ) -> Allowance:
     """Splits a budget of wall-clock time over arms and seeds.
 
     seconds_per_sample  of each trained arm, on one core.
-    num_train           pictures in the training split: samples beyond it are further epochs.
+    num_train           samples in the training split: those beyond it are further epochs.
+    noun                what the samples are.
     """
     seconds = seconds_of(duration)
     # Runs on one GPU share it, however many there are at a time.
@@ -69,15 +71,17 @@ def allot(
     if samples < 1_000:
         needed = math.ceil(1_000 * of_one_seed / (core_seconds / seconds) / 60)
         raise ValueError(
-            f"A budget of {duration} buys each of {len(seconds_per_sample)} arms {samples} pictures, which teaches "
-            f"none of them anything. Take at least {needed}m, fewer arms (--arms J1 G1), or smaller pictures."
+            f"A budget of {duration} buys each of {len(seconds_per_sample)} arms {samples} {noun}, which teaches "
+            f"none of them anything. Take at least {needed}m, fewer arms (--arms J1 G1), or smaller {noun}."
         )
-    return Allowance(samples, num_seeds, tuple(_conclusions(samples, num_seeds, num_train, num_classes, num_test)))
+    return Allowance(
+        samples, num_seeds, tuple(_conclusions(samples, num_seeds, num_train, num_classes, num_test, noun))
+    )
 
 
-def _conclusions(samples: int, num_seeds: int, num_train: int, num_classes: int, num_test: int) -> list[str]:
+def _conclusions(samples: int, num_seeds: int, num_train: int, num_classes: int, num_test: int, noun: str) -> list[str]:
     epochs = samples / num_train
-    notes = [f"Each trained arm saw {samples:,} pictures ({epochs:.1f} epochs of {num_train:,}), {num_seeds} seed(s)."]
+    notes = [f"Each trained arm saw {samples:,} {noun} ({epochs:.1f} epochs of {num_train:,}), {num_seeds} seed(s)."]
     if num_seeds == 1:
         notes.append(
             "One seed gives no interval: differences between arms are for orientation, and no contrast can be held."
@@ -91,7 +95,7 @@ def _conclusions(samples: int, num_seeds: int, num_train: int, num_classes: int,
         )
     if num_classes > 1:
         noise = 1.96 * math.sqrt(0.25 / max(num_test, 1))
-        notes.append(f"The test split has {num_test:,} labelled pictures: ± {noise:.1%} on any single accuracy.")
+        notes.append(f"The test split has {num_test:,} labelled {noun}: ± {noise:.1%} on any single accuracy.")
     if epochs < 30:
         notes.append(
             "This is a short budget. Arms differ in how fast they start (a teacher has to become worth following), so "
@@ -111,7 +115,7 @@ def _rounded_down(samples: float) -> int:
 def measured_costs(
     arms: Sequence[str], make: Callable[[str], Run], *, key: str, memory: Path, batch_size: int
 ) -> dict[str, float]:
-    """Seconds of one core for each picture of each arm, from a few steps of a copy; remembered in `memory`."""
+    """Seconds of one core for each sample of each arm, from a few steps of a copy; remembered in `memory`."""
     known = json.loads(memory.read_text()) if memory.exists() else {}
     here = f"{platform.node()} {os.cpu_count()} {torch.__version__} {torch.cuda.is_available()} {key}"
     costs = known.setdefault(here, {})

@@ -62,6 +62,7 @@ def plan(
         arms={arm: ARMS[arm].label for arm in (*chosen, *FLOORS)},
         conditions={name: f"{count // BATCH:,} steps of {BATCH}" for name, count in budgets.items()},
         metrics=IMAGES,
-        courses=[Course("Longer training", "images seen", budgets, metrics=SCALED, is_budget=True)],
+        noun="pictures",
+        courses=[Course("Longer training", "pictures seen", budgets, metrics=SCALED, is_budget=True)],
         notes=[f"{num_seeds} seed(s). One seed gives no interval: differences are for orientation."],
     )

@@ -5,11 +5,9 @@ Which kind of pretraining serves a task is asked of frozen features first, since
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.resources import files
 from typing import Any, Literal
 
 from jepalab.compare.advice import advise
@@ -19,7 +17,6 @@ from jepalab.compare.grid import Plan
 from jepalab.compare.image_pictures import draw_image_cell
 from jepalab.compare.metrics import IMAGES
 from jepalab.compare.tune import Arm, Choice, Knob, Tunable
-from jepalab.data.image_cache import default_cache
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
 from jepalab.instruments.image_geometry import image_geometry
@@ -31,12 +28,12 @@ from jepalab.instruments.recognition import frozen_linear, recognition
 from jepalab.instruments.robustness import robustness
 from jepalab.instruments.sgd_probe import sgd_probe
 from jepalab.recipes import image_generative, image_jepas
-from jepalab.recipes.allowance import allot, measured_costs
+from jepalab.recipes.entries import buy, caveats, choose, read_tuned
 from jepalab.recipes.image_bench import ImageBench, Pictures
 from jepalab.recipes.patch_bench import Network, Schedule
 from jepalab.run import Run
 
-METRIC = "linear"
+METRIC, SEARCH = "linear", "jepalab tune images"
 BATCH, TRIAL_STEPS = 128, 200
 SHARED = (Knob("lr", 3e-4, 3e-3), Knob("weight_decay", 1e-3, 2e-1))
 TRIAL_IMAGES: Mapping[Split, int] = {"train": 5_000, "validation": 5_000, "test": 2}  # test plays no part
@@ -176,8 +173,7 @@ def tunable(pictures: Pictures) -> Tunable:
 
 def tuned() -> dict[str, Any]:
     """What the recorded search chose, and how it went."""
-    file = files("jepalab.recipes").joinpath("images.tuned.json")
-    return json.loads(file.read_text()) if file.is_file() else {"conditions": {CONDITION: {}}}
+    return read_tuned("images", CONDITION)
 
 
 def plan(
@@ -205,32 +201,22 @@ def plan(
     """
     pictures = pictures.named()
     images = pictures.open()
-    known = tuned()["conditions"][CONDITION]
-    if unknown := [arm for arm in arms if arm not in ARMS]:
-        raise ValueError(f"Unknown arms: {', '.join(unknown)}. There are {', '.join(ARMS)}.")
-    if images.num_classes < 2:
-        raise ValueError(
-            f"{pictures.data} has labels of {images.num_classes} class(es), and without two nothing can be judged. A "
-            "few labelled pictures do: put them into a sub-folder for each class, or name them in --labels FILE.csv."
-        )
-    chosen = [arm for arm in arms if ARMS[arm].knob is None or arm in known]
-    if not any(ARMS[arm].knob for arm in chosen):
-        raise ValueError("No arm has tuned settings, and untuned arms do not compete: run `jepalab tune images` first.")
+    found = tuned()
+    known = found["conditions"][CONDITION]
+    chosen = choose(arms, ARMS, known, samples=images, search=SEARCH)
     settings = {arm: known[arm]["settings"] if arm in known else {} for arm in chosen}
     make = {arm: partial(make_run, arm=arm, world=pictures, settings=settings[arm], network=network) for arm in chosen}
-    seeds, notes = num_seeds, _caveats(images.source, arms, chosen)
+    seeds, notes = num_seeds, caveats(found, arms, chosen, search=SEARCH, noun="pictures")
     if not samples:
-        trained = [arm for arm in chosen if ARMS[arm].knob]
-        key = f"{pictures.size} {network} {BATCH}"
-        memory = (pictures.cache or default_cache()) / "costs.json"
-        costs = measured_costs(trained, lambda arm: make[arm](0), key=key, memory=memory, batch_size=BATCH)
-        allowance = allot(
+        allowance = buy(
             budget,
-            seconds_per_sample=costs,
-            num_train=len(images.indices("train")),
-            num_classes=images.num_classes,
-            num_test=len(images.indices("test")),
+            make={arm: make[arm] for arm in chosen if ARMS[arm].knob},
+            samples=images,
             most_seeds=num_seeds,
+            key=f"{pictures.size} {network} {BATCH}",
+            cache=pictures.cache,
+            batch_size=BATCH,
+            noun="pictures",
         )
         samples, seeds, notes = allowance.samples, allowance.num_seeds, [*allowance.notes, *notes]
     labels = {arm: ARMS[arm].label for arm in chosen}
@@ -247,21 +233,11 @@ def plan(
         arms=labels,
         conditions={CONDITION: f"{len(images):,} pictures, {images.num_classes} classes"},
         metrics=IMAGES,
+        noun="pictures",
         conclude=partial(advise, arms=labels, condition=CONDITION, metric=METRIC, name=IMAGES[METRIC]),
         notes=[*notes, images.describe()],
         settings={
-            "tuning": {k: v for k, v in tuned().items() if k != "conditions"},
+            "tuning": {k: v for k, v in found.items() if k != "conditions"},
             "conditions": {CONDITION: {arm: known[arm] for arm in chosen if arm in known}},
         },
     )
-
-
-def _caveats(source: str, arms: Sequence[str], chosen: Sequence[str]) -> list[str]:
-    found = tuned()
-    notes = [
-        f"Settings were tuned on {found.get('data', 'nothing yet')}, {found.get('num_trials', 'some')} short trials an "
-        "arm; `jepalab tune images` repeats the search on your pictures."
-    ]
-    if left := [arm for arm in arms if arm not in chosen]:
-        notes.append(f"Left out, for want of tuned settings: {', '.join(left)}.")
-    return notes

@@ -117,7 +117,7 @@ class PatchBench(ABC):
                 std=std,
             )
 
-    def predictor(self, out_dim: int, *, context_dim: int | None = None) -> MaskedPredictor:
+    def predictor(self, out_dim: int, *, context_dim: int | None = None, num_mask_tokens: int = 1) -> MaskedPredictor:
         """I-JEPA's predictor, or MAE's decoder: what it answers is up to `out_dim`."""
         n = self.network
         with seeded(self.seed + 1):
@@ -129,6 +129,7 @@ class PatchBench(ABC):
                 depth=n.head_depth,
                 num_heads=n.num_heads,
                 context_dim=context_dim,
+                num_mask_tokens=num_mask_tokens,
             )
 
     def patch_head(self, out_dim: int) -> PatchHead:

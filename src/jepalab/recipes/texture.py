@@ -215,6 +215,7 @@ def plan(
             "conditions": {name: settings[name] for name in worlds},
         },
         metrics=METRICS,
+        noun="pictures",
         courses=COURSES,
         notes=notes,
     )

@@ -1,0 +1,206 @@
+"""The video lab: V-JEPA against pixel prediction, masked or in time, on your own clips or on motion classes.
+
+The motion classes can be told by motion alone: an encoder that sees single frames well scores at chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from jepalab.compare.advice import advise
+from jepalab.compare.cells import Budget, Cell, Judging
+from jepalab.compare.contrasts import Better, Contrast
+from jepalab.compare.grid import Plan
+from jepalab.compare.metrics import IMAGES
+from jepalab.compare.tune import Arm, Choice, Knob, Tunable
+from jepalab.data.sprites import Split
+from jepalab.instruments.attentive import attentive
+from jepalab.instruments.finetuning import finetuning
+from jepalab.instruments.label_efficiency import label_efficiency
+from jepalab.instruments.labelled import NUM_SAMPLES, labelled_subjects
+from jepalab.instruments.layers import layer_sweep
+from jepalab.instruments.recognition import frozen_linear, recognition
+from jepalab.instruments.sample_geometry import sample_geometry
+from jepalab.recipes import clip_arms
+from jepalab.recipes.clip_bench import CLIP_NETWORK, ClipBench, Footage
+from jepalab.recipes.entries import buy, caveats, choose, read_tuned
+from jepalab.recipes.patch_bench import Network, Schedule
+from jepalab.run import Run
+
+METRIC, CONDITION, SEARCH = "linear", "clips", "jepalab tune video"
+BATCH, TRIAL_STEPS = 64, 300
+SHARED = (Knob("lr", 3e-4, 3e-3), Knob("weight_decay", 1e-3, 2e-1))
+TRIAL_CLIPS: Mapping[Split, int] = {"train": 3_000, "validation": 1_000, "test": 2}  # test plays no part
+FEW_CLIPS: Mapping[Split, int] = {"train": 10_000, "validation": 2_000, "test": 4_000}
+BARDES = "Bardes et al. 2024, arXiv 2404.08471"
+
+MOMENTUM = Knob("momentum", 0.98, 0.9995, scale="one minus")
+PIXELS = Choice("target", ("norm-pixels", "pixels"))
+ARMS: dict[str, Arm] = {
+    "J1": Arm("V-JEPA", clip_arms.vjepa, MOMENTUM),
+    "J1c": Arm("V-JEPA, past to future", partial(clip_arms.vjepa, masks="causal"), MOMENTUM),
+    "J2": Arm("Masked JEPA + VICReg", clip_arms.vjepa_vicreg, Knob("spread", 0.01, 1.0)),
+    "J3": Arm("Masked JEPA + SIGReg", clip_arms.vjepa_sigreg, Knob("sigreg", 0.001, 0.1)),
+    "J4": Arm("V-JEPA 2.1", clip_arms.vjepa_dense, Knob("context", 0.05, 1.0)),
+    "G1": Arm("VideoMAE", clip_arms.videomae, PIXELS),
+    "G2": Arm("Later frames, pixels", clip_arms.frame_pixels, PIXELS),
+    "G3": Arm("Later frames, denoised", clip_arms.frame_denoiser, Choice("predict", ("velocity", "noise", "clean"))),
+    "G4": Arm("Next token", clip_arms.frame_tokens, Knob("num_bins", 4, 32, scale="power of two")),
+    "S": Arm("Supervised (ceiling)", clip_arms.clip_classifier, Knob("least_crop", 0.2, 0.8)),
+    "R": Arm("Random encoder (floor)", clip_arms.random_clip_vit),
+    "PCA": Arm("Single frames, PCA (floor)", clip_arms.clip_pca),
+}
+MAIN = ("J1", "J1c", "J2", "G1", "G2", "G3", "S", "R", "PCA")
+
+
+def judging(read_outs: Literal["trial", "quick", "full"]) -> Judging:
+    """How cells are judged: "trial" ranks settings; "full" reads out every way there is."""
+    if read_outs == "trial":
+        few = partial(labelled_subjects, num_samples=TRIAL_CLIPS)
+        return Judging(instruments=(frozen_linear,), curve=(), curve_at=(), subjects=few)
+    return Judging(
+        instruments=(recognition, layer_sweep, label_efficiency, sample_geometry),
+        of_the_first=(attentive,) if read_outs == "quick" else (attentive, finetuning),
+        curve=(frozen_linear,),
+        curve_at=(0.1, 0.25, 0.5),
+        subjects=partial(labelled_subjects, num_samples=FEW_CLIPS if read_outs == "quick" else NUM_SAMPLES),
+    )
+
+
+def declare(arms: Sequence[str]) -> list[Contrast]:
+    """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
+    table = f"{BARDES}, table 1: Kinetics 73.7 against 68.6"
+    masks = f"{BARDES}, table 4: multi-block 72.9, causal 61.3 to 71.9"
+    claims = [
+        _better("J1 > G1 | attentive", "Embeddings can leave out what no frame foretells.", table),
+        _better("J1 > G1 | linear", "Embeddings can leave out what no frame foretells.", table),
+        _better("J1 > G2 | linear", "Frames to come hold appearance, which a code of motion may leave out.", table),
+        _better("J1 > J1c | linear", "Tubes hide places at all times, so that nothing can be copied.", masks),
+        _better("J1 > R | linear", "A floor that learns nothing is part of every honest table.", "any pretraining"),
+        _better("G1 > R | linear", "A floor that learns nothing is part of every honest table.", "any pretraining"),
+    ]
+    return [claim for claim in claims if {claim.better, claim.than} <= set(arms)]
+
+
+def _better(claim: str, because: str, source: str) -> Better:
+    """A contrast out of "better > than | metric"."""
+    arms, metric = claim.split(" | ")
+    better, than = arms.split(" > ")
+    name = f"{ARMS[better].label} beats {ARMS[than].label}, {IMAGES[metric]}"
+    return Better(name, better=better, than=than, metric=metric, condition=CONDITION, because=because, source=source)
+
+
+def make_run(
+    seed: int,
+    *,
+    arm: str,
+    world: Footage,
+    settings: Mapping[str, Any],
+    network: Network = CLIP_NETWORK,
+    steps: int = 1000,
+) -> Run:
+    """The run of one arm on these clips with the given lr, weight_decay and private knob."""
+    default = Schedule(steps=steps, batch_size=BATCH)
+    shared = {name: settings[name] for name in ("lr", "weight_decay") if name in settings}
+    private = {name: value for name, value in settings.items() if name not in shared}
+    bench = ClipBench(footage=world, network=network, schedule=replace(default, **shared), seed=seed)
+    return ARMS[arm].make(bench, **private)
+
+
+def tunable(footage: Footage) -> Tunable:
+    """The search behind the video lab's settings: every arm by linear accuracy on validation.
+
+    Args:
+        footage: where the clips come from.
+    """
+    footage = footage.named()
+    return Tunable(
+        name="video",
+        knobs={name: arm.knob for name, arm in ARMS.items() if arm.knob},
+        worlds={CONDITION: footage},
+        make=make_run,
+        judging=judging("trial"),
+        metric="linear_validation",
+        conditions=(CONDITION,),
+        trial_steps=TRIAL_STEPS,
+        shared=SHARED,
+        facts={"data": footage.open().source},
+    )
+
+
+def plan(
+    footage: Footage,
+    *,
+    budget: str = "30m",
+    samples: int = 0,
+    num_seeds: int = 3,
+    arms: tuple[str, ...] = MAIN,
+    read_outs: Literal["auto", "quick", "full"] = "auto",
+    patch: int = CLIP_NETWORK.patch,
+    width: int = CLIP_NETWORK.width,
+    depth: int = CLIP_NETWORK.depth,
+) -> Plan:
+    """V-JEPA against masked, later and denoised pixels on your own clips: whose frozen features tell what happens?
+
+    Same encoder, clips, order of samples and number of samples for every arm, each with its own tuned settings.
+
+    Args:
+        footage: where the clips come from.
+        budget: wall-clock time for everything, such as 30m or 2h, split over arms and seeds.
+        samples: clips each arm sees; 0 lets the budget decide.
+        num_seeds: at most; a short budget has fewer.
+        arms: which take part, of J1 J1c J2 J3 J4 G1 G2 G3 G4 S R PCA; untuned ones are left out.
+        read_outs: "quick" for short runs, "full" with every one there is; "auto" goes by the samples.
+        patch: side of a patch in pixels; it divides the size of the frames.
+        width: of the encoder's tokens.
+        depth: blocks of the encoder.
+    """
+    footage, network = footage.named(), replace(CLIP_NETWORK, patch=patch, width=width, depth=depth)
+    clips, found = footage.open(), tuned()
+    known = found["conditions"][CONDITION]
+    chosen = choose(arms, ARMS, known, samples=clips, search=SEARCH)
+    settings = {arm: known[arm]["settings"] if arm in known else {} for arm in chosen}
+    make = {arm: partial(make_run, arm=arm, world=footage, settings=settings[arm], network=network) for arm in chosen}
+    seeds, notes = num_seeds, caveats(found, arms, chosen, search=SEARCH, noun="clips")
+    if not samples:
+        allowance = buy(
+            budget,
+            make={arm: make[arm] for arm in chosen if ARMS[arm].knob},
+            samples=clips,
+            most_seeds=num_seeds,
+            key=f"{clips.sample_shape} {network} {BATCH}",
+            cache=footage.cache,
+            batch_size=BATCH,
+            noun="clips",
+        )
+        samples, seeds, notes = allowance.samples, allowance.num_seeds, [*allowance.notes, *notes]
+    labels = {arm: ARMS[arm].label for arm in chosen}
+    if read_outs == "auto":
+        read_outs = "full" if samples >= 50_000 else "quick"
+    return Plan(
+        name="video",
+        question=f"Frozen features of {clips.source}: does predicting embeddings serve better than predicting pixels?",
+        cells=[Cell(arm, CONDITION, make[arm]) for arm in chosen],
+        seeds=range(seeds),
+        budget=Budget(samples, "samples"),
+        judging=judging(read_outs),
+        contrasts=declare(chosen),
+        arms=labels,
+        conditions={CONDITION: f"{len(clips):,} clips of {clips.num_times} frames, {clips.num_classes} classes"},
+        metrics=IMAGES,
+        noun="clips",
+        conclude=partial(advise, arms=labels, condition=CONDITION, metric=METRIC, name=IMAGES[METRIC]),
+        notes=[*notes, clips.describe()],
+        settings={
+            "tuning": {k: v for k, v in found.items() if k != "conditions"},
+            "conditions": {CONDITION: {arm: known[arm] for arm in chosen if arm in known}},
+        },
+    )
+
+
+def tuned() -> dict[str, Any]:
+    """What the recorded search chose, and how it went."""
+    return read_tuned("video", CONDITION)
