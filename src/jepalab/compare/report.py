@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jepalab.compare import curves, figures, image_pictures, image_sections, pictures, tables
+from jepalab.compare import clip_pictures, curves, figures, image_pictures, image_sections, pictures, tables
 from jepalab.compare.courses import Course, course_figures
 from jepalab.compare.drawing import draw_key
 from jepalab.compare.metrics import GEOMETRY
@@ -133,6 +133,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             figures=each(lambda c: pictures.prediction_figure(folder, c, readings.arms), conditions),
         ),
         *image_pictures.picture_sections(folder, readings),
+        *clip_pictures.clip_sections(folder, readings),
         Section(
             "Rank is a diagnosis, never a score",
             "RankMe says how many directions an embedding uses, not what they are good for.",

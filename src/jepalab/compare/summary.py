@@ -64,8 +64,9 @@ def publish(folder: Path, target: Path) -> None:
     results = json.loads((folder / "results.json").read_text())
     for name in ("results.json", "report.html"):
         write_atomically(target / results["name"] / name, (folder / name).read_bytes())
-    for picture in (folder / "pictures").glob("*/*.stills.npz"):
-        write_atomically(target / results["name"] / picture.relative_to(folder), picture.read_bytes())
+    for picture in (folder / "pictures").glob("*/*.npz"):
+        if picture.suffixes[-2:-1] in ([".stills"], [".clips"]):
+            write_atomically(target / results["name"] / picture.relative_to(folder), picture.read_bytes())
     write_atomically(target / results["name"] / "README.md", _as_markdown(results).encode())
 
 

@@ -1,14 +1,27 @@
-"""Clips of video as one memory map of bytes, with classes and splits."""
+"""Your own videos, whatever they lie in, as one memory map of short clips with classes and splits.
+
+Video files, folders of frames and arrays; decoded once into a cache. `sample_stream` turns clips into batches.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor
 
+from jepalab.data.clip_cache import decoded_clips
+from jepalab.data.clip_sampling import Sampling
+from jepalab.data.clip_sources import array, recognised
+from jepalab.data.image_cache import Decoded, Progress, coded, default_cache, in_place
+from jepalab.data.image_labels import assign_splits, class_numbers, match_labels, read_label_table
+from jepalab.data.image_sources import loaded
 from jepalab.data.samples import Samples
 
 
@@ -48,3 +61,124 @@ class Clips(Samples):
             f"{self.source}"
         )
         return "; ".join([first, *self.facts("clips")]) + f". Digest {self.digest[:12]}."
+
+
+def open_clips(
+    source: Path | np.ndarray | Tensor,
+    *,
+    num_frames: int = 16,
+    size: int = 64,
+    stride: int = 1,
+    fps: float | None = None,
+    clips_per_video: int = 1,
+    labels: Path | np.ndarray | Tensor | None = None,
+    cache: Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Clips:
+    """Opens videos, recognised by what they are, as clips of small squares; decodes them if it never did before.
+
+    source           a folder of video files, or of a folder of frames for each video (class sub-folders or none; top
+                     folders train, val, test are splits); one video file; an array of videos [n t h w c], or its .npy
+                     file.
+    num_frames       of a clip.
+    size             of a frame in pixels: its largest central square.
+    stride           frames from one to the next that is kept.
+    fps              frames a second that are kept, instead of a stride; for video files.
+    clips_per_video  each from the middle of its share of the video; fewer where some would be the same.
+    labels           a CSV file (file,label) for files; class numbers [n] or a .npy of them for arrays; -1 unlabelled.
+    cache            where decoded clips are kept; by default $JEPALAB_CACHE or .cache/jepalab in your home.
+    seed             of the splits that the source does not make itself.
+    progress         called with the number of videos done and the total.
+
+    A video that is damaged, or too short for one clip, is left out, and `skipped` says why. All clips of a video, and
+    of its copies, are in one split; who is in which is in `image_labels`. Files that were cut out of one recording are
+    strangers here: keep them together with folders of your own, train and test. One video alone only trains. Which
+    frames are shown is in `clip_sampling`, how they become bytes in `clip_files`.
+
+    Raises:
+        ValueError: nothing there, nothing readable, more than half unreadable or too short, labels that fit nothing, a
+            class with too few videos to split, or PyAV is missing; the message says what was expected and found.
+        OSError: the cache cannot be written, or the disk is full.
+    """
+    if size < 1:
+        raise ValueError(f"Wanted a size of at least 1 pixel, got {size}.")
+    sampling = Sampling(num_frames=num_frames, stride=stride, fps=fps, clips_per_video=clips_per_video)
+    cache = cache or default_cache()
+    if isinstance(source, Path) and source.suffix != ".npy":
+        return _open_files(source, sampling, size, labels, cache, seed, progress)
+    videos, key, title = loaded(source, noun="videos")
+    listed = array(videos, key, title)
+    numbers = None if labels is None else class_numbers(labels, num=len(videos), noun="video")
+    is_cut = videos.ndim == 5 and videos.shape[1:4] == (num_frames, size, size) and videos.shape[-1] in {1, 3}
+    if is_cut and videos.dtype == np.uint8 and stride == 1 and fps is None:
+        rows, origins = in_place(videos), list(range(len(videos)))
+    else:
+        rows = decoded_clips(listed, sampling=sampling, size=size, cache=cache, progress=progress)
+        origins = [int(video) for video in _videos(rows)]
+    codes, names = (rows.codes, []) if numbers is None else coded(numbers[origins].tolist(), None)
+    return _clips(rows, codes, names, title, seed)
+
+
+def _open_files(
+    path: Path,
+    sampling: Sampling,
+    size: int,
+    labels: Path | np.ndarray | Tensor | None,
+    cache: Path,
+    seed: int,
+    progress: Progress | None,
+) -> Clips:
+    if labels is not None and not isinstance(labels, Path):
+        raise ValueError("Labels of files come from a CSV file; arrays of labels belong to arrays of videos.")
+    source = recognised(path)
+    table = None if labels is None else read_label_table(labels, root=path if path.is_dir() else path.parent)
+    if table is not None:
+        match_labels(table, source.listing or [], where=source.title)
+    rows = decoded_clips(source, sampling=sampling, size=size, cache=cache, progress=progress)
+    codes, names = rows.codes, rows.names
+    if table is not None:
+        found, num_unused = match_labels(table, _videos(rows), where=str(path))
+        codes, names = coded(found, None)
+        if num_unused:
+            _say(f"{num_unused} of {len(table)} rows of {labels} name no readable video in {source.title}.")
+    return _clips(rows, codes, names, source.title, seed)
+
+
+def _videos(rows: Decoded) -> list[str]:
+    """The video that each clip was cut out of."""
+    assert rows.listing is not None, "decoded into the cache"
+    return [name.rpartition(":")[0] for name in json.loads(rows.listing.read_text(encoding="utf-8"))]
+
+
+def _clips(rows: Decoded, codes: Int[np.ndarray, " n"], names: list[str], title: str, seed: int) -> Clips:
+    splits = _splits(rows, codes, names, seed)
+    clips = Clips(
+        pixels=rows.pixels,
+        labels=torch.from_numpy(codes.astype(np.int64)),
+        names=names,
+        splits=torch.from_numpy(splits),
+        skipped=rows.skipped,
+        digest=hashlib.sha256(rows.sha256.encode() + codes.astype("<i8").tobytes()).hexdigest(),
+        source=title,
+        listing=rows.listing,
+        fps=rows.facts.get("fps"),
+    )
+    if rows.skipped or len(names) == 1 or not splits.any():
+        _say(clips.describe())
+    return clips
+
+
+def _splits(rows: Decoded, codes: Int[np.ndarray, " n"], names: list[str], seed: int) -> Int8[np.ndarray, " n"]:
+    """Drawn by videos: a clip goes where its video goes."""
+    # Of equal files one is drawn for all.
+    videos = np.stack([codes, rows.own.astype(np.int64), rows.hashes.view(np.int64)])
+    _, first, video_of = np.unique(videos, axis=1, return_index=True, return_inverse=True)
+    if len(first) == 1:
+        return np.zeros(len(codes), dtype=np.int8)
+    drawn = assign_splits(codes[first], rows.own[first], rows.hashes[first], names=names, seed=seed, noun="video")
+    return drawn[video_of.reshape(-1)]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,8 +1,8 @@
-"""Pictures decoded once into a memory-mapped file, found again by a hash of what the source lists.
+"""Pictures and clips decoded once into a memory-mapped file, found again by a hash of what the source lists.
 
-A cache entry is a folder: pixels.npy [n h w c] bytes, rows.npy (labels, splits and content hashes), items.json (names),
-meta.json. It is written under another name and renamed when whole, so a killed decode leaves nothing that is mistaken
-for one.
+A cache entry is a folder: pixels.npy [n h w c] or [n t h w c] bytes, rows.npy (labels, splits and content hashes),
+items.json (names), meta.json. It is written under another name and renamed when whole, so a killed decode leaves
+nothing that is mistaken for one.
 """
 
 from __future__ import annotations
@@ -15,43 +15,88 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL
 from jaxtyping import Int, UInt8, UInt64
 
 from jepalab.data.image_files import UNREADABLE, decode, strict_about_bombs
+from jepalab.data.image_labels import coded
 from jepalab.data.image_sources import Broken, Item, Source
 from jepalab.data.pixel_file import PixelFile
 
-# Part of every key: raise it when decoding changes.
+# Part of every picture's key: raise it when decoding changes.
 VERSION = 1
 CHUNK = 64
 MAX_FILE_BYTES = 2**30
+MAX_THREADS = 4
 ROW = np.dtype([("code", "<i8"), ("own", "i1"), ("hash", "<u8")])
 PARTIAL = ".partial-"
 STALE_SECONDS = 3600
+# Bytes of a map that are looked at before its pages are given back.
+BLOCK_BYTES = 2**24
 
 Progress = Callable[[int, int], None]
 
 
+class Row(NamedTuple):
+    """One observation that an item of a source holds.
+
+    name          unique in the source.
+    pixels        [h w c] or [t h w c] bytes, c = 1 where all are grey, else 3.
+    content_hash  8 bytes of the item's encoded content: equal for equal files.
+    """
+
+    name: str
+    pixels: UInt8[np.ndarray, "*shape c"]
+    content_hash: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """How the items of a source become rows of bytes.
+
+    settings  all that the bytes depend on beside the source: part of an entry's key.
+    read      the rows of one item, or why it has none; called from several threads.
+    shape     of a row without its channels: (h, w) or (t, h, w).
+    noun      what rows are, in words: "pictures".
+    most      rows of one item.
+    ahead     items that are read, or wait to be written, at a time: memory is bounded by it.
+    versions  of what decodes, to be written down.
+    facts     more to be written down once all items are read.
+    """
+
+    settings: str
+    read: Callable[[Item], list[Row] | Broken]
+    shape: tuple[int, ...]
+    noun: str
+    most: int = 1
+    ahead: int
+    versions: Mapping[str, str | int]
+    facts: Callable[[], dict[str, float | None]] = dict
+
+
 @dataclass(frozen=True)
 class Decoded:
-    """The readable pictures of a source, before anybody decided on splits.
+    """The readable observations of a source, before anybody decided on splits.
 
     codes    [n] classes as the source has them, indices into `names`; -1 unlabelled.
     own      [n] the source's own split, -1 where it has none.
-    hashes   [n] of each picture's encoded content: equal for equal files.
+    hashes   [n] of the encoded content of the item each lies in: equal for equal files.
     sha256   of all pixels.
-    listing  a JSON file with the items' names; None where they are called 0, 1, 2, ...
+    listing  a JSON file with the observations' names; None where they are called 0, 1, 2, ...
+    facts    what else the reader wrote down.
     """
 
-    pixels: UInt8[np.ndarray, "n h w c"]
+    pixels: UInt8[np.ndarray, "n *shape c"]
     codes: Int[np.ndarray, " n"]
     own: Int[np.ndarray, " n"]
     hashes: UInt64[np.ndarray, " n"]
@@ -59,6 +104,7 @@ class Decoded:
     skipped: dict[str, str]
     sha256: str
     listing: Path | None = None
+    facts: dict[str, float | None] = field(default_factory=dict)
 
 
 def default_cache() -> Path:
@@ -67,13 +113,42 @@ def default_cache() -> Path:
 
 
 def decoded(source: Source, *, size: int, cache: Path, progress: Progress | None = None) -> Decoded:
-    """The pictures of a source at this size: out of the cache, or decoded into it.
+    """The pictures of a source at this size: out of the cache, or decoded into it; raises what `cached` does."""
+    reader = Reader(
+        settings=f"{VERSION} {size}",
+        read=lambda item: _picture(item, size),
+        shape=(size, size),
+        noun="pictures",
+        ahead=CHUNK,
+        versions={"decoding": VERSION, "pillow": PIL.__version__},
+    )
+    with strict_about_bombs():
+        return cached(source, reader=reader, cache=cache, progress=progress)
+
+
+def _picture(item: Item, size: int) -> list[Row] | Broken:
+    content = item.content
+    try:
+        if isinstance(content, Path):
+            if content.stat().st_size > MAX_FILE_BYTES:
+                return Broken(f"larger than {MAX_FILE_BYTES // 2**20} MB")
+            content = content.read_bytes()
+        if isinstance(content, Broken):
+            return content
+        return [Row(item.name, decode(content, size=size), content_hash(content))]
+    except UNREADABLE as error:
+        why = "is no image, or a damaged one" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
+        return Broken(f"{type(error).__name__}: {why}")
+
+
+def cached(source: Source, *, reader: Reader, cache: Path, progress: Progress | None = None) -> Decoded:
+    """What a reader makes of a source: out of the cache, or decoded into it.
 
     Raises:
         ValueError: more than half of the items cannot be read.
         OSError: the cache cannot be written, or the disk is full; nothing half-written stays behind.
     """
-    key = hashlib.sha256(f"{VERSION} {size} {source.key}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{reader.settings} {source.key}".encode()).hexdigest()[:32]
     place = cache / key
     found = _load(place)
     if found is not None:
@@ -82,15 +157,16 @@ def decoded(source: Source, *, size: int, cache: Path, progress: Progress | None
     try:
         _remove_stale(cache)
         partial.mkdir(parents=True)
-        _write(source, partial, size, progress)
+        _write(source, partial, reader, progress)
         shutil.rmtree(place, ignore_errors=True)
         # Another process may have finished the same work first; then its folder stands and ours goes.
         if not place.exists():
             partial.rename(place)
     except OSError as error:
+        num_bytes = source.num * reader.most * int(np.prod(reader.shape)) * 3
         raise OSError(
             error.errno,
-            f"The decoded pictures, up to {source.num * size * size * 3 / 1e6:,.0f} MB, could not be written below "
+            f"The decoded {reader.noun}, up to {num_bytes / 1e6:,.0f} MB, could not be written below "
             f"{cache} ({error.strerror or error}); make room, or name another folder with `cache` or $JEPALAB_CACHE",
         ) from error
     finally:
@@ -100,11 +176,16 @@ def decoded(source: Source, *, size: int, cache: Path, progress: Progress | None
     return found
 
 
-def in_place(pixels: UInt8[np.ndarray, "n h w c"]) -> Decoded:
+def in_place(pixels: UInt8[np.ndarray, "n *shape c"]) -> Decoded:
     """An array that needs no decoding, with its rows hashed."""
-    hashes, sha256 = _row_hashes(pixels)
+    hashes = [content_hash(row) for block in _blocks(pixels) for row in block]
     none = np.full(len(pixels), -1)
-    return Decoded(pixels, none, none.astype(np.int8), hashes, [], {}, sha256)
+    found = np.frombuffer(b"".join(hashes), dtype="<u8")
+    return Decoded(pixels, none, none.astype(np.int8), found, [], {}, _sha256(pixels))
+
+
+def content_hash(content: bytes | np.ndarray) -> bytes:
+    return hashlib.blake2b(content if isinstance(content, bytes) else content.tobytes(), digest_size=8).digest()
 
 
 def forget_pages(pixels: np.ndarray) -> None:
@@ -122,124 +203,98 @@ def _load(place: Path) -> Decoded | None:
         if not meta["num"] == len(pixels) == len(rows):
             return None
         codes, own, hashes = (np.ascontiguousarray(rows[name]) for name in ROW.names or ())
-        listing = place / "items.json"
-        return Decoded(pixels, codes, own, hashes, meta["names"], meta["skipped"], meta["sha256"], listing)
+        words = meta["names"], meta["skipped"], meta["sha256"]
+        return Decoded(pixels, codes, own, hashes, *words, place / "items.json", meta.get("facts", {}))
     except (OSError, ValueError, LookupError, EOFError):
         return None
 
 
 def _remove_stale(cache: Path) -> None:
-    """Frees what killed decodes left: a living one touches its folder at every chunk."""
+    """Frees what killed decodes left: a living one touches its folder again and again."""
     for left in cache.glob(f"*{PARTIAL}*"):
         if time.time() - left.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
 
 
-@dataclass
-class _Rows:
-    """What is kept of the items beside their pixels."""
-
-    items: list[str] = field(default_factory=list)
-    labels: list[str | int | None] = field(default_factory=list)
-    own: list[int] = field(default_factory=list)
-    hashes: list[bytes] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-
-def _write(source: Source, partial: Path, size: int, progress: Progress | None) -> None:
-    rows = _Rows()
-    done = 0
-    threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
-    with PixelFile(partial / "pixels.npy", size) as pixels, strict_about_bombs(), threads as pool:
-        for chunk in _chunks(source.items()):
-            for item, (picture, known) in zip(chunk, pool.map(lambda item: _read(item, size), chunk), strict=True):
-                if isinstance(picture, Broken):
-                    rows.skipped[item.name] = picture.why
-                    continue
-                pixels.append(picture)
-                rows.items.append(item.name)
-                rows.labels.append(item.label)
-                rows.own.append(item.split)
-                rows.hashes.append(known)
-            done += len(chunk)
-            os.utime(partial)
-            if progress:
-                progress(done, max(done, source.num))
-    if len(rows.skipped) > len(rows.items):
-        some = "; ".join(f"{name}: {why}" for name, why in islice(rows.skipped.items(), 3))
+def _write(source: Source, partial: Path, reader: Reader, progress: Progress | None) -> None:
+    items: list[str] = []
+    labels: list[str | int | None] = []
+    own: list[int] = []
+    hashes: list[bytes] = []
+    skipped: dict[str, str] = {}
+    done, num_read = 0, 0
+    threads = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
+    file = PixelFile(partial / "pixels.npy", reader.shape)
+    with file as pixels, threads as pool, closing(_in_order(source, reader, pool)) as found:
+        for done, (item, rows) in enumerate(found, 1):
+            if isinstance(rows, Broken):
+                skipped[item.name] = rows.why
+                rows = []
+            num_read += bool(rows)
+            for row in rows:
+                pixels.append(row.pixels)
+                items.append(row.name)
+                labels.append(item.label)
+                own.append(item.split)
+                hashes.append(row.content_hash)
+            if done % reader.ahead == 0:
+                os.utime(partial)
+                if progress:
+                    progress(done, max(done, source.num))
+        if progress and done % reader.ahead:
+            progress(done, max(done, source.num))
+    if len(skipped) > num_read:
+        some = "; ".join(f"{name}: {why}" for name, why in islice(skipped.items(), 3))
         raise ValueError(
-            f"Wanted pictures in {source.title}, but {len(rows.skipped)} of {done} could not be read ({some})."
+            f"Wanted {reader.noun} in {source.title}, but {len(skipped)} of {done} could not be read ({some})."
         )
-    codes, names = coded(rows.labels, source.names)
+    codes, names = coded(labels, source.names)
     table = np.empty(len(codes), dtype=ROW)
-    table["code"], table["own"] = codes, rows.own
-    table["hash"] = np.frombuffer(b"".join(rows.hashes), dtype="<u8")
+    table["code"], table["own"] = codes, own
+    table["hash"] = np.frombuffer(b"".join(hashes), dtype="<u8")
     np.save(partial / "rows.npy", table)
-    (partial / "items.json").write_text(json.dumps(rows.items), encoding="utf-8")
-    mapped = np.load(partial / "pixels.npy", mmap_mode="r")
+    (partial / "items.json").write_text(json.dumps(items), encoding="utf-8")
     meta = {
         "source": source.title,
         "key": source.key,
-        "num": len(rows.items),
+        "num": len(items),
         "names": names,
-        "skipped": rows.skipped,
-        "sha256": _sha256(mapped),
-        "versions": {"decoding": VERSION, "pillow": PIL.__version__, "numpy": np.__version__},
+        "skipped": skipped,
+        "sha256": _sha256(np.load(partial / "pixels.npy", mmap_mode="r")),
+        "versions": {**reader.versions, "numpy": np.__version__},
+        "facts": reader.facts(),
     }
     (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
-    while chunk := list(islice(items, CHUNK)):
-        yield chunk
-
-
-def _read(item: Item, size: int) -> tuple[np.ndarray | Broken, bytes]:
-    content = item.content
+def _in_order(source: Source, reader: Reader, pool: ThreadPoolExecutor) -> Generator[tuple[Item, list[Row] | Broken]]:
+    """Each item with what was read of it, in the order of the items."""
+    waiting: deque[tuple[Item, Future[list[Row] | Broken]]] = deque()
+    items = source.items()
     try:
-        if isinstance(content, Path):
-            if content.stat().st_size > MAX_FILE_BYTES:
-                return Broken(f"larger than {MAX_FILE_BYTES // 2**20} MB"), b""
-            content = content.read_bytes()
-        if isinstance(content, Broken):
-            return content, b""
-        return decode(content, size=size), _content_hash(content)
-    except UNREADABLE as error:
-        why = "is no image, or a damaged one" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
-        return Broken(f"{type(error).__name__}: {why}"), b""
-
-
-def coded(labels: list[str | int | None], known: list[str] | None) -> tuple[Int[np.ndarray, " n"], list[str]]:
-    """Labels as indices into a list of class names, numbers in the order of numbers; None and negatives are -1."""
-    plain = [None if label is None or (isinstance(label, int) and label < 0) else label for label in labels]
-    if known is not None and all(label is None or isinstance(label, int) for label in plain):
-        highest = max((label for label in plain if isinstance(label, int)), default=-1)
-        if highest >= len(known):
-            raise ValueError(f"Found label {highest}, but only {len(known)} classes have names: {known}.")
-        return np.array([-1 if label is None else label for label in plain], dtype=np.int64), known
-    spoken = [None if label is None else str(label) for label in plain]
-    distinct = {label for label in spoken if label is not None}
-    all_numbers = all(label.isdecimal() for label in distinct)
-    names = sorted(distinct, key=lambda name: (int(name), name) if all_numbers else (0, name))
-    places = {name: i for i, name in enumerate(names)}
-    return np.array([-1 if label is None else places[label] for label in spoken], dtype=np.int64), names
-
-
-def _content_hash(content: bytes | np.ndarray) -> bytes:
-    return hashlib.blake2b(content if isinstance(content, bytes) else content.tobytes(), digest_size=8).digest()
-
-
-def _row_hashes(pixels: np.ndarray) -> tuple[np.ndarray, str]:
-    hashes = []
-    for start in range(0, len(pixels), 1024):
-        hashes += [_content_hash(row) for row in pixels[start : start + 1024]]
-        forget_pages(pixels)
-    return np.frombuffer(b"".join(hashes), dtype="<u8"), _sha256(pixels)
+        while True:
+            for item in islice(items, reader.ahead - len(waiting)):
+                waiting.append((item, pool.submit(reader.read, item)))
+            if not waiting:
+                return
+            item, found = waiting.popleft()
+            yield item, found.result()
+    finally:
+        # Where the writing failed, nobody waits for what has not begun.
+        for _, future in waiting:
+            future.cancel()
 
 
 def _sha256(pixels: np.ndarray) -> str:
     digest = hashlib.sha256(str(pixels.shape).encode())
-    for start in range(0, len(pixels), 1024):
-        digest.update(pixels[start : start + 1024].tobytes())
-        forget_pages(pixels)
+    for block in _blocks(pixels):
+        digest.update(block.tobytes())
     return digest.hexdigest()
+
+
+def _blocks(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows, a few at a time; of a memory map, what was read goes out of this process's memory again."""
+    num = max(1, BLOCK_BYTES // max(1, pixels[:1].nbytes))
+    for start in range(0, len(pixels), num):
+        yield pixels[start : start + num]
+        forget_pages(pixels)

@@ -7,8 +7,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Int, Int8, UInt64
+from torch import Tensor
 
 FILE_COLUMNS = {"file", "filename", "file_name", "filepath", "path", "image", "image_id", "img", "name", "id"}
+FILE_COLUMNS |= {"video", "video_id", "video_name", "video_path", "clip", "clip_name", "clip_path"}
 LABEL_COLUMNS = {"label", "labels", "class", "class_name", "category", "target"}
 HELD_OUT = 0.1
 
@@ -79,6 +81,36 @@ def _relative(name: str, table: Path, root: Path) -> str:
     return PurePosixPath(name.replace("\\", "/")).as_posix()
 
 
+def coded(labels: list[str | int | None], known: list[str] | None) -> tuple[Int[np.ndarray, " n"], list[str]]:
+    """Labels as indices into a list of class names, numbers in the order of numbers; None and negatives are -1."""
+    plain = [None if label is None or (isinstance(label, int) and label < 0) else label for label in labels]
+    if known is not None and all(label is None or isinstance(label, int) for label in plain):
+        highest = max((label for label in plain if isinstance(label, int)), default=-1)
+        if highest >= len(known):
+            raise ValueError(f"Found label {highest}, but only {len(known)} classes have names: {known}.")
+        return np.array([-1 if label is None else label for label in plain], dtype=np.int64), known
+    spoken = [None if label is None else str(label) for label in plain]
+    distinct = {label for label in spoken if label is not None}
+    all_numbers = all(label.isdecimal() for label in distinct)
+    names = sorted(distinct, key=lambda name: (int(name), name) if all_numbers else (0, name))
+    places = {name: i for i, name in enumerate(names)}
+    return np.array([-1 if label is None else places[label] for label in spoken], dtype=np.int64), names
+
+
+def class_numbers(labels: Path | np.ndarray | Tensor, *, num: int, noun: str) -> Int[np.ndarray, " n"]:
+    """The class of each row of an array, out of an array too or a .npy file of them."""
+    if isinstance(labels, Path):
+        if labels.suffix != ".npy":
+            raise ValueError(
+                f"Labels of an array are class numbers [{num}], an array too or a .npy file; got {labels}."
+            )
+        labels = np.load(labels)
+    values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if values.shape != (num,) or values.dtype.kind not in "iu":
+        raise ValueError(f"Wanted class numbers [{num}], one a {noun}, got {values.dtype} {list(values.shape)}.")
+    return values
+
+
 def assign_splits(
     codes: Int[np.ndarray, " n"],
     own: Int[np.ndarray, " n"],
@@ -86,12 +118,13 @@ def assign_splits(
     *,
     names: list[str],
     seed: int,
+    noun: str = "picture",
 ) -> Int8[np.ndarray, " n"]:
-    """0 train, 1 validation, 2 test for each picture.
+    """0 train, 1 validation, 2 test for each picture, or whatever else `noun` says.
 
     A source's own test split stays the test split, or its own validation split where it has no test; validation is its
     own, or a tenth of each class of the rest. Without one, a tenth of each class tests and a tenth validates. Who it is
-    depends on the picture's content and the seed: equal files share a split, and adding files moves only those near
+    depends on its content and the seed: equal files share a split, and adding files moves only those near
     the border. Unlabelled pictures train, unless nothing is labelled: then all are one class here.
     """
     any_labelled = bool((codes >= 0).any())
@@ -106,7 +139,7 @@ def assign_splits(
     for stratum in np.unique(strata[strata >= 0]):
         what = f"class {names[stratum]!r}" if any_labelled else "the unlabelled set"
         free = np.flatnonzero((strata == stratum) & (splits == 0))
-        _check(what, len(free), len(np.unique(dice[free])), 1 + len(to_draw))
+        _check(what, noun, len(free), len(np.unique(dice[free])), 1 + len(to_draw))
         num = max(1, round(HELD_OUT * len(free)))
         for split in to_draw:
             rest = free[splits[free] == 0]
@@ -114,16 +147,16 @@ def assign_splits(
             border = np.sort(dice[rest])[min(num, len(rest)) - 1]
             splits[rest[dice[rest] <= border]] = split
         if not (splits[free] == 0).any():
-            raise ValueError(f"{what} is mostly copies of one picture, so that nothing is left to train on.")
+            raise ValueError(f"{what} is mostly copies of one {noun}, so that nothing is left to train on.")
     return splits
 
 
-def _check(what: str, num: int, num_distinct: int, wanted: int) -> None:
+def _check(what: str, noun: str, num: int, num_distinct: int, wanted: int) -> None:
     if not num:
-        raise ValueError(f"{what} has held-out pictures but none to train on; are the folders called alike?")
+        raise ValueError(f"{what} has held-out {noun}s but none to train on; are the folders called alike?")
     if num_distinct < wanted:
         raise ValueError(
-            f"{what} has {num} readable pictures to split, {num_distinct} of them different; wanted at least {wanted}, "
+            f"{what} has {num} readable {noun}s to split, {num_distinct} of them different; wanted at least {wanted}, "
             "better 30. Add some, or leave the class out."
         )
 

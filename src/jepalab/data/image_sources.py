@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from jepalab.data.image_files import SUFFIXES
 
@@ -182,6 +183,19 @@ def _read(file: io.BufferedIOBase, num_bytes: int, path: Path) -> bytes:
     return found
 
 
+def loaded(source: Path | np.ndarray | Tensor, *, noun: str) -> tuple[np.ndarray, str, str]:
+    """An array, or that of a .npy file as a memory map; its key and title as a source."""
+    if isinstance(source, Path):
+        try:
+            pixels = np.load(source, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"Wanted an array of {noun} in {source}, but it cannot be read: {error}.") from error
+        return pixels, fingerprint("npy", source.parent, [source]), f"array {source.name}"
+    pixels = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
+    content = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode() + np.ascontiguousarray(pixels).tobytes())
+    return pixels, content.hexdigest(), "an array in memory"
+
+
 def array(pixels: np.ndarray, key: str, title: str) -> Source:
     """Pictures [n h w], [n h w c] or [n c h w]: bytes, 16 bits, booleans, or floats in [0, 1]."""
     if pixels.ndim == 4 and pixels.shape[-1] not in {1, 3, 4} and pixels.shape[1] in {1, 3, 4}:
@@ -195,12 +209,13 @@ def array(pixels: np.ndarray, key: str, title: str) -> Source:
 
     def items() -> Iterator[Item]:
         for i in range(len(pixels)):
-            yield Item(str(i), _as_bytes(pixels[i]))
+            yield Item(str(i), as_bytes(pixels[i]))
 
     return Source(title, key, len(pixels), items)
 
 
-def _as_bytes(picture: np.ndarray) -> np.ndarray | Broken:
+def as_bytes(picture: np.ndarray) -> np.ndarray | Broken:
+    """Pixels [h w] or [h w c] of any kind that `array` takes, as bytes; grey ones without an axis for channels."""
     if picture.dtype.kind == "f":
         if not (picture >= 0).all() or not (picture <= 1).all():
             return Broken(f"its floats lie in [{picture.min():g}, {picture.max():g}], not in [0, 1]")

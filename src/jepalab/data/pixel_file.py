@@ -1,4 +1,4 @@
-"""A file of pictures that grows as they are decoded, in numpy's format, whatever their number and colour will be."""
+"""A file of pictures or clips that grows as they are decoded, in numpy's format, whatever their number and colour."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from jaxtyping import UInt8
 
 
 class PixelFile:
-    """A .npy file of bytes that grows picture by picture, grey until the first coloured one.
+    """A .npy file of bytes that grows row by row, grey until the first coloured one.
 
     Written, not mapped: on a full disk a write is an error, while a store into a map kills the process.
+
+    shape  of a row without its channels: (h, w) of pictures, (t, h, w) of clips.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.path, self.size, self.channels, self.num = path, size, 1, 0
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self.path, self.shape, self.channels, self.num = path, shape, 1, 0
         self.file = path.open("w+b")
         self.file.write(self._header())
 
-    def append(self, picture: UInt8[np.ndarray, "s s c"]) -> None:
-        if picture.shape[-1] > self.channels:
+    def append(self, row: UInt8[np.ndarray, "*shape c"]) -> None:
+        if row.shape[-1] > self.channels:
             self._become_coloured()
-        self.file.write(np.broadcast_to(picture, (self.size, self.size, self.channels)).tobytes())
+        self.file.write(np.broadcast_to(row, (*self.shape, self.channels)).tobytes())
         self.num += 1
 
     def __enter__(self) -> PixelFile:
@@ -43,7 +45,7 @@ class PixelFile:
     def _header(self) -> bytes:
         """numpy leaves room for the number of rows, so a header's length does not depend on it."""
         file = io.BytesIO()
-        shape = (self.num, self.size, self.size, self.channels)
+        shape = (self.num, *self.shape, self.channels)
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         return file.getvalue()
 

@@ -118,9 +118,13 @@ class Samples(ABC):
         return json.loads(self.listing.read_text(encoding="utf-8"))
 
     def mean_std(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel, over up to 5,000 observations of the train split."""
+        """Mean and standard deviation of each channel, over observations of the train split with about 5,000 times.
+
+        Rows of a series are small and many: of a window, all count as one.
+        """
         train = self.indices("train")
-        chosen = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:NUM_FOR_STATISTICS]]
+        num = NUM_FOR_STATISTICS if len(self.sample_shape) == 2 else max(1, NUM_FOR_STATISTICS // self.num_times)
+        chosen = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:num]]
         values = self.as_floats(self.read(chosen)).double().movedim(2, -1).flatten(0, -2)
         return values.mean(0).tolist(), values.std(0, correction=0).tolist()
 

@@ -20,6 +20,7 @@ from jepalab.data.sample_stream import SampleStream
 from jepalab.data.samples import Samples
 from jepalab.data.sprites import Split
 from jepalab.instruments.labelled import device_of, evaluating, observe, read
+from jepalab.instruments.patch_colours import patch_colours
 from jepalab.instruments.posthoc import fit_decoder, pool, read_pixels, shrink
 from jepalab.masks.drawing import MaskDrawer
 from jepalab.objectives.denoise import Denoise
@@ -65,8 +66,8 @@ def draw_objective(objective: Objective, stream: SampleStream) -> dict[str, np.n
             generator = torch.Generator().manual_seed(0)
             drawn = objective.sample(NUM_SAMPLES, generator=generator, num_steps=NUM_SAMPLING_STEPS)
             found["samples"] = as_pixels(drawn)
-    if (features := patch_features(z, fitted=z_known[:NUM_FITTED])) is not None:
-        found["features"] = features
+    if z.shape[1] > 1 and math.isqrt(z.shape[1]) ** 2 == z.shape[1] and z.shape[2] > 2:  # else no square of colours
+        found["features"] = patch_colours(z, fitted=z_known[:NUM_FITTED])
     place, same = nearest(z, z_known, labels=samples.labels[shown], known=samples.labels[known])
     found |= {
         "neighbours": samples.read(known[place.flatten()]).unflatten(0, place.shape).numpy(),
@@ -107,27 +108,6 @@ def mask_planes(mask: Mask, num_patches: int) -> tuple[Bool[np.ndarray, "k n"], 
     count = torch.zeros(samples, blocks, num_patches, dtype=torch.int64)
     count.scatter_add_(2, mask.target.cpu(), present.long().cpu())
     return context.numpy(), (count > 0).numpy()
-
-
-def patch_features(z: Float[Tensor, "k n d"], *, fitted: Float[Tensor, "m n d"]) -> UInt8[np.ndarray, "k n 3"] | None:
-    """Patch features along their first three principal components, as colours; None unless patches make a square.
-
-    Components are those of the `fitted` patches; each points to where its largest weight is positive. Colours run
-    from the 2nd to the 98th percentile of those patches.
-    """
-    num_tokens, dim = z.shape[1:]
-    if num_tokens < 2 or math.isqrt(num_tokens) ** 2 != num_tokens or dim < 3:
-        return None
-    rows = fitted.flatten(0, 1).double()
-    mean = rows.mean(0)
-    components = torch.linalg.eigh((rows - mean).T @ (rows - mean)).eigenvectors[:, -3:].flip(1)
-    largest = components.gather(0, components.abs().argmax(0, keepdim=True))
-    components = components * torch.where(largest < 0, -1.0, 1.0)
-    along = ((rows - mean) @ components).sort(0).values
-    margin = int(0.02 * len(along))
-    low, high = along[margin], along[-1 - margin]
-    scaled = ((z.double() - mean) @ components - low) / (high - low).clamp_min(1e-12)
-    return (scaled.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
 def attention_received(encoder: ViT, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b n"]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from jepalab.compare.advice import advise
 from jepalab.compare.cells import Budget, Cell, Judging
+from jepalab.compare.clip_pictures import draw_clip_cell
 from jepalab.compare.contrasts import Better, Contrast
 from jepalab.compare.grid import Plan
 from jepalab.compare.metrics import IMAGES
@@ -66,6 +67,7 @@ def judging(read_outs: Literal["trial", "quick", "full"]) -> Judging:
         of_the_first=(attentive,) if read_outs == "quick" else (attentive, finetuning),
         curve=(frozen_linear,),
         curve_at=(0.1, 0.25, 0.5),
+        draw=partial(draw_clip_cell, seed=0),
         subjects=partial(labelled_subjects, num_samples=FEW_CLIPS if read_outs == "quick" else NUM_SAMPLES),
     )
 
