@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from sklearn.decomposition import PCA
-from torch import Tensor
+from torch import Tensor, nn
 
+from jepalab.backbones.attention import Transformer
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.decoder import PixelDecoder
+from jepalab.backbones.denoiser import DenoisingDecoder
 from jepalab.backbones.inverse import InverseHead
+from jepalab.backbones.masked import MaskedPredictor
 from jepalab.backbones.pca import PixelPCA
+from jepalab.backbones.positions import Positions
 from jepalab.backbones.predictor import SequencePredictor
-from jepalab.types import Encoder
+from jepalab.backbones.vit import ViT
+from jepalab.types import Encoder, Mask
+from references64 import lively
 
 
 @pytest.fixture(autouse=True)
@@ -186,3 +194,120 @@ def test_inverse_head_reads_each_two_neighbours() -> None:
     assert touched.tolist() == [[False, True, True, False]] * 3
     with torch.no_grad():
         assert not torch.equal(head(z.flip(1)).flip(1), action), "the order of the two must matter"
+
+
+# ---------------------------------------------------------------- heads over a grid
+
+
+GRID = (3, 4)
+POSITIONS: tuple[Positions, ...] = get_args(Positions)
+
+
+def small_predictor(positions: Positions = "sincos", *, num_mask_tokens: int = 1) -> MaskedPredictor:
+    """Reads 6 numbers, answers in 5 and at the context's places in 4; every parameter far from its start."""
+    shape = {"grid": GRID, "width": 24, "depth": 2, "num_heads": 2, "context_dim": 4}
+    return lively(MaskedPredictor(6, 5, **shape, positions=positions, num_mask_tokens=num_mask_tokens))
+
+
+def small_mask() -> Mask:
+    """Of 12 places, in no order; in each sample a block of one target is filled up to two."""
+    context = torch.tensor([[6, 0, 5], [1, 8, 2]])
+    target = torch.tensor([[[4, 1], [9, 2]], [[0, 6], [10, 5]]])
+    return Mask(context, target, torch.tensor([[[True, True], [True, False]]] * 2))
+
+
+def test_one_mask_token_draws_the_weights_it_always_did() -> None:
+    """In this order, so that a seed of an earlier run makes the same predictor."""
+    torch.manual_seed(5)
+    predictor = MaskedPredictor(6, 5, grid=GRID, width=24, depth=2, num_heads=2, context_dim=4)
+    torch.manual_seed(5)
+    embed, token = nn.Linear(6, 24), nn.init.trunc_normal_(torch.zeros(24), std=0.02)
+    answers = [nn.Linear(24, 5), nn.Linear(24, 4)]
+    for layer in (embed, *answers):
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+    transformer = Transformer(24, depth=2, num_heads=2)
+    assert torch.equal(predictor.embed.weight, embed.weight)
+    assert torch.equal(predictor.mask_token, token)
+    assert torch.equal(predictor.answer.weight, answers[0].weight)
+    for name, weight in transformer.state_dict().items():
+        assert torch.equal(predictor.transformer.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_which_chooses_among_mask_tokens(positions: Positions) -> None:
+    several, mask, z = small_predictor(positions, num_mask_tokens=3), small_mask(), torch.randn(2, 3, 6)
+    assert several.mask_token.shape == (3, 24)
+    answers = []
+    for which in range(3):
+        one = small_predictor(positions)
+        one.load_state_dict(several.state_dict() | {"mask_token": several.mask_token[which]})
+        answers.append(several(z, mask, which))
+        assert torch.equal(answers[-1], one(z, mask))
+        for got, wanted in zip(several.with_context(z, mask, which), one.with_context(z, mask), strict=True):
+            assert torch.equal(got, wanted)
+    assert torch.equal(several(z, mask), answers[0])
+    assert (answers[0] - answers[1]).abs().min() > 1e-6
+    (gradient,) = torch.autograd.grad(answers[1].sum(), several.mask_token)
+    assert gradient.abs().amax(1).gt(0).tolist() == [False, True, False]
+    for which in (-1, 3):
+        with pytest.raises(ValueError, match=f"one of 3 mask tokens, counted from 0, got {which}; build"):
+            several(z, mask, which)
+    with pytest.raises(ValueError, match="a mask token or more, got num_mask_tokens=0"):
+        small_predictor(num_mask_tokens=0)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_predictor_s_blocks_are_as_if_each_were_alone_and_in_any_order(positions: Positions) -> None:
+    predictor, mask, z = small_predictor(positions), small_mask(), torch.randn(2, 3, 6)
+    there, here = predictor.with_context(z, mask)
+    torch.testing.assert_close(predictor(z, mask), there, rtol=0, atol=1e-5)
+    first = Mask(mask.context[:, [2, 0, 1]], mask.target[:, :1, [1, 0]])
+    turned, around = predictor.with_context(z[:, [2, 0, 1]], first)
+    torch.testing.assert_close(turned[:, 0, [1, 0]], there[:, 0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(around[:, 0, [1, 2, 0]], here[:, 0], rtol=0, atol=1e-5)
+    second = Mask(mask.context, mask.target[:, 1:, :1])
+    torch.testing.assert_close(predictor(z, second)[:, 0], there[:, 1, :1], rtol=0, atol=1e-5)
+
+
+def test_predictor_with_rope_knows_where_tokens_lie_to_each_other_and_nothing_else() -> None:
+    mask, z = Mask(torch.tensor([[0, 6, 1]]), torch.tensor([[[4, 2]]])), torch.randn(1, 3, 6)
+    right_below = mask.map(lambda places: places + 5)
+    elsewhere = Mask(mask.context, torch.tensor([[[5, 2]]]))
+    moved = {}
+    for positions in POSITIONS:
+        predictor = small_predictor(positions)
+        answer = predictor(z, mask)
+        moved[positions] = (predictor(z, right_below) - answer).abs().max()
+        assert (predictor(z, elsewhere) - answer)[0, 0, 0].abs().max() > 1e-2
+        assert (answer[0, 0, 0] - answer[0, 0, 1]).abs().max() > 1e-2
+    assert moved["rope"] < 1e-5
+    assert min(moved["sincos"], moved["rope-tiled"]) > 1e-2
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_bfloat16_leaves_the_sum_over_blocks_in_float32(positions: Positions) -> None:
+    predictor, mask, z = small_predictor(positions), small_mask(), torch.randn(2, 3, 6)
+    decoder = lively(DenoisingDecoder(6, 5, grid=GRID, width=24, num_heads=2, positions=positions))
+    sums: list[Tensor] = []
+    for head in (predictor, decoder):
+        head.transformer.norm.register_forward_pre_hook(lambda module, given: sums.append(given[0]))
+    exact = predictor(z, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = predictor(z, mask)
+        decoder(torch.randn(2, 12, 6), torch.rand(2))
+    assert [tokens.dtype for tokens in sums] == [torch.float32] * 3
+    assert (rounded - exact).norm() < 0.03 * exact.norm()
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_denoiser_that_is_told_nothing_is_a_vit_over_embeddings(positions: Positions) -> None:
+    decoder = lively(DenoisingDecoder(6, 5, grid=(7,), width=24, depth=2, num_heads=2, positions=positions))
+    vit = ViT((7,), patch=(1,), channels=6, dim=24, depth=2, num_heads=2, positions=positions)
+    vit.embed, vit.transformer = decoder.embed, decoder.transformer
+    z, level = torch.randn(2, 7, 6), torch.rand(2)
+    told = decoder(z, level)
+    with torch.no_grad():
+        for parameter in decoder.level2.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(decoder(z, level), decoder.answer(vit(z)), rtol=0, atol=1e-5)
+    assert (told - decoder(z, level)).abs().max() > 1e-2

@@ -635,7 +635,7 @@ def test_denoising_is_its_equation(predict: Prediction, generator: torch.Generat
             z = encoder64(w, (1 - t) * clean + t * noise)
             angles = [1000 * t * 10000 ** (-j / 4) for j in range(4)]
             waves = torch.stack([angle.sin() for angle in angles] + [angle.cos() for angle in angles])
-            told = linear64(w, "decoder.level2", gelu64(linear64(w, "decoder.level1", waves)))
+            told = linear64(w, "decoder.level.fc2", gelu64(linear64(w, "decoder.level.fc1", waves)))
             tokens = linear64(w, "decoder.embed", z) + w["decoder.positions"] + told
             answer = linear64(w, "decoder.answer", transformer64(w, "decoder.transformer", tokens, torch.ones(12, 12)))
             errors.append(answer - {"noise": noise, "velocity": noise - clean, "clean": clean}[predict.name])

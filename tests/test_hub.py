@@ -26,6 +26,7 @@ import jepalab
 from jepalab import backbones
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.pca import PixelPCA
+from jepalab.backbones.positions import Positions
 from jepalab.backbones.resnet import ResNet
 from jepalab.backbones.vit import ViT
 from jepalab.hub.encoders import KINDS, fresh_encoder, load_encoder, read_config, save_encoder
@@ -54,6 +55,14 @@ MADE: dict[str, tuple[Callable[[], Encoder], tuple[int, ...]]] = {
     "pictures": (picture_vit, (1, 3, 12, 8)),
     "series": (lambda: ViT((6,), patch=(2,), dim=8, depth=1, num_heads=2), (12, 1)),
     "clips": (lambda: ViT((2, 3, 2), patch=(2, 1, 2), dim=12, depth=1, num_heads=2, mean=0.3), (4, 1, 3, 4)),
+    "rope": (
+        lambda: ViT((2, 3, 2), patch=(2, 1, 2), dim=24, depth=1, num_heads=2, positions="rope"),
+        (4, 1, 3, 4),
+    ),
+    "rope-tiled": (
+        lambda: ViT((3, 2), patch=(4, 2), channels=3, dim=24, depth=1, num_heads=2, positions="rope-tiled"),
+        (1, 3, 12, 4),
+    ),
     "resnet": (
         lambda: ResNet(16, channels=3, widths=(8, 16), num_blocks=(1, 2), mean=MEAN, std=STD),
         (1, 3, 16, 16),
@@ -107,8 +116,19 @@ def test_loaded_encoder_computes_bit_for_bit_what_the_saved_one_did(
     assert read_config(tmp_path / "encoder")["facts"] == {"recipe": "mine", "classes": ["cat", "dog"]}
 
 
+def test_encoders_from_before_positions_had_a_name_are_loaded(tmp_path: Path, generator: torch.Generator) -> None:
+    encoder = lively(picture_vit())
+    save_encoder(encoder, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["arguments"].pop("positions") == "sincos"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    x = torch.rand(2, 1, 3, 12, 8, generator=generator)
+    assert torch.equal(jepalab.load(tmp_path)(x), encoder(x))
+
+
 @settings(max_examples=15, deadline=None)
 @given(
+    positions=st.sampled_from(["sincos", "rope", "rope-tiled"]),
     grid=st.lists(st.integers(1, 3), min_size=1, max_size=3),
     side=st.integers(1, 2),
     channels=st.integers(1, 3),
@@ -118,16 +138,17 @@ def test_loaded_encoder_computes_bit_for_bit_what_the_saved_one_did(
     std=st.floats(0.01, 10),
 )
 def test_any_vit_is_made_again_by_its_own_arguments(
-    grid: list[int], side: int, channels: int, heads: int, ratio: float, mean: float, std: float
+    positions: Positions, grid: list[int], side: int, channels: int, heads: int, ratio: float, mean: float, std: float
 ) -> None:
     patch = (side,) * len(grid)
     vit = ViT(
         tuple(grid),
         patch=patch,
         channels=channels,
-        dim=12,
+        dim=36,
         depth=1,
         num_heads=heads,
+        positions=positions,
         mlp_ratio=ratio,
         mean=mean,
         std=std,
@@ -355,13 +376,17 @@ def test_hidden_widths_that_a_ratio_would_round_down_are_met() -> None:
 
 
 def test_what_ours_cannot_compute_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"reads still pictures, got an encoder on the grid \(6,\)"):
-        to_transformers(ViT((6,), patch=(2,), dim=8, depth=1, num_heads=2), tmp_path)
-    with pytest.raises(ValueError, match=r"is no folder of an I-JEPA.*hf download"):
+    for encoder, said in (
+        (ViT((6,), patch=(2,), dim=8, depth=1, num_heads=2), r"grid \(6,\) with positions 'sincos'"),
+        (ViT((2, 2), patch=(2, 2), dim=8, depth=1, num_heads=2, positions="rope"), "with positions 'rope'"),
+    ):
+        with pytest.raises(ValueError, match=f"reads still pictures, with positions 'sincos'; got .* {said}"):
+            to_transformers(encoder, tmp_path)
+    with pytest.raises(ValueError, match=r"is no folder of an I-JEPA or a V-JEPA 2 .*hf download"):
         from_transformers(tmp_path)
-    with pytest.raises(ValueError, match=r"Wanted a transformers.IJepaModel, got ViT"):
+    with pytest.raises(ValueError, match=r"Wanted a transformers.IJepaModel or VJEPA2Model, got ViT"):
         from_transformers(picture_vit())
-    with pytest.raises(ValueError, match="Wanted an I-JEPA, got a model of type 'vit'"):
+    with pytest.raises(ValueError, match="Wanted an I-JEPA or a V-JEPA 2, got a model of type 'vit'"):
         from_transformers(transformers.ViTModel(transformers.ViTConfig(hidden_size=12, num_hidden_layers=1)))
     for changes in ({"hidden_act": "relu"}, {"layer_norm_eps": 1e-3}):
         with pytest.raises(ValueError, match="Wanted hidden_act gelu and layer_norm_eps"):

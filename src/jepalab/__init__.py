@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 def load(path: str | Path, *, encoder: str | None = None) -> Encoder:
     """A trained encoder as a plain module, in evaluation mode and without gradients: see `jepalab.hub.runs.load`.
 
-    path     the folder of a run, of one encoder, or of an I-JEPA in transformers' format.
+    path     the folder of a run, of one encoder, or of an I-JEPA or V-JEPA 2 in transformers' format.
     encoder  which encoder of a run: "student", "teacher"; None takes the one that is reported first.
     """
     from jepalab.hub import runs

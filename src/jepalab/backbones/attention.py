@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from jepalab.backbones.positions import rotate
+
 # Up to here two batched products beat the CPU's fused kernel: two to three times faster under bfloat16, equal in
 # float32. Beyond, the fused kernel's saving of memory counts for more.
 MAX_EXPLICIT_TOKENS = 512
@@ -72,10 +74,10 @@ class Block(nn.Module):
         causal: bool = False,
         sees: Bool[Tensor, "#b #n n"] | None = None,
         num_last: int | None = None,
+        rotation: Float[Tensor, "#b n 2 c"] | None = None,
     ) -> Float[Tensor, "b q d"]:
         """`num_last` answers for that many last tokens only, which spares the others' queries and MLP."""
-        heads = self.qkv(self.norm1(z)).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        q, k, v = self.heads(z, rotation)
         if num_last is not None:
             assert not causal, "`causal` counts from the first query"
             sees = sees if sees is None or sees.shape[1] == 1 else sees[:, -num_last:]
@@ -83,6 +85,13 @@ class Block(nn.Module):
         together = attend(q, k, v, causal, None if sees is None else sees[:, None])
         z = z + self.proj(together.transpose(1, 2).flatten(2))
         return z + self.fc2(gelu(self.fc1(self.norm2(z))))
+
+    def heads(
+        self, z: Float[Tensor, "b n d"], rotation: Float[Tensor, "#b n 2 c"] | None = None
+    ) -> tuple[Float[Tensor, "b h n c"], Float[Tensor, "b h n c"], Float[Tensor, "b h n c"]]:
+        """The queries, keys and values that `forward` makes of z, queries and keys turned by each token's rotation."""
+        q, k, v = self.qkv(self.norm1(z)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v)
 
 
 class Transformer(nn.Module):
@@ -105,19 +114,25 @@ class Transformer(nn.Module):
         causal: bool = False,
         sees: Bool[Tensor, "#b #n n"] | None = None,
         num_last: int | None = None,
+        rotation: Float[Tensor, "#b n 2 c"] | None = None,
     ) -> Float[Tensor, "b q d"]:
-        """The tokens after all blocks, or the `num_last` last of them. `sees[b, i, j]`: token i attends to token j."""
+        """The tokens after all blocks, or the `num_last` last of them. `sees[b, i, j]`: token i attends to token j.
+
+        rotation  of each token's queries and keys, the same in every block, if that is how places are told.
+        """
         for block in self.blocks[:-1]:
-            z = block(z, causal, sees)
+            z = block(z, causal, sees, rotation=rotation)
         for block in self.blocks[-1:]:
-            z = block(z, causal, sees, num_last)
+            z = block(z, causal, sees, num_last, rotation=rotation)
         return self.norm(z)
 
-    def levels(self, z: Float[Tensor, "b n d"]) -> list[Float[Tensor, "b n d"]]:
+    def levels(
+        self, z: Float[Tensor, "b n d"], rotation: Float[Tensor, "#b n 2 c"] | None = None
+    ) -> list[Float[Tensor, "b n d"]]:
         """The tokens after each block, the last after the final norm."""
         levels = []
         for block in self.blocks:
-            z = block(z)
+            z = block(z, rotation=rotation)
             levels.append(z)
         return [*levels[:-1], self.norm(z)]
 

@@ -1,6 +1,7 @@
 """Vision Transformer over a grid of patches of rank 1 (series), 2 (still images) or 3 (clips) (arXiv 2010.11929).
 
-No class token, fixed sine-cosine positions, and only the kept tokens are encoded, as in I-JEPA (arXiv 2301.08243).
+No class token, and only the kept tokens are encoded, as in I-JEPA (arXiv 2301.08243). Positions are fixed: sine-cosine
+codes as there, or rotations as in V-JEPA 2 (2506.09985).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from jepalab.backbones.attention import Transformer
+from jepalab.backbones.positions import Positions, make_positions
 from jepalab.types import PatchEncoder
 
 
@@ -72,29 +74,15 @@ def take_tokens(tokens: Float[Tensor, "b n d"], keep: Int[Tensor, "b k"]) -> Flo
     return tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
-def sincos_positions(grid: tuple[int, ...], dim: int) -> Float[Tensor, "n d"]:
-    """Fixed position of each token of the grid, in raster order.
-
-    The dim / 2 frequencies are dealt to the axes in order, as evenly as they go, earlier axes first. An axis with f
-    of them gets 2 f neighbouring columns, sin(i w) then cos(i w), with w = 10000^(-j / f) for j = 0 .. f - 1.
-    """
-    if dim % 2 or dim < 2 * len(grid):
-        raise ValueError(f"wanted an even width of at least 2 for each axis of {grid}, got {dim}; choose another dim")
-    axes = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in grid), indexing="ij")
-    shares = torch.arange(dim // 2).tensor_split(len(grid))
-    angles = [
-        index.reshape(-1, 1) * 10000.0 ** (-torch.arange(len(share), dtype=torch.float64) / len(share))
-        for index, share in zip(axes, shares, strict=True)
-    ]
-    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1).float()
-
-
 class ViT(PatchEncoder):
     """One embedding for each patch of a fixed grid.
 
     grid, patch  patches along each axis and the size of a patch, (time,), (rows, columns) or (time, rows, columns):
                  x is [b t c], [b 1 c h w] or [b t c h w] with sizes grid * patch.
     mean, std    of x, one number or one for each channel; kept as buffers, taken out of x before anything else.
+    positions    how a token knows its place: "sincos" is added to it, "rope" turns its queries and keys in each block,
+                 "rope-tiled" does what the released V-JEPA 2 does in place of turning them. The buffer of that name
+                 has the codes [n d], or the rotations [n 2 c].
     """
 
     mean: Tensor
@@ -113,12 +101,14 @@ class ViT(PatchEncoder):
         mlp_ratio: float = 4.0,
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
+        positions: Positions = "sincos",
     ) -> None:
         super().__init__()
         if len(grid) != len(patch):
             raise ValueError(f"wanted as many patch sizes as grid axes, got patch {patch} for grid {grid}")
         self.grid, self.patch, self.channels, self.dim = grid, patch, channels, dim
         self.depth, self.num_heads, self.mlp_ratio = depth, num_heads, mlp_ratio
+        self.position_kind: Positions = positions
         self.patch_dim = channels * prod(patch)
         t, h, w = (g * p for g, p in zip(_sizes_in_clip(grid), _sizes_in_clip(patch), strict=True))
         self.sample_shape = (t, channels) if len(grid) == 1 else (t, channels, h, w)
@@ -126,7 +116,7 @@ class ViT(PatchEncoder):
         self.register_buffer("std", _one_per_channel(std, channels))
         if (self.std <= 0).any():
             raise ValueError(f"wanted a positive std for each channel, got {std}; leave out channels that never vary")
-        self.register_buffer("positions", sincos_positions(grid, dim))
+        self.register_buffer("positions", make_positions(positions, grid, dim=dim, num_heads=num_heads))
         self.embed = nn.Linear(self.patch_dim, dim)
         # As MAE: patches count as much as positions whatever their size. At a fixed standard deviation of 0.02 small
         # patches drown in the positions, and an I-JEPA begins by predicting positions alone.
@@ -137,7 +127,7 @@ class ViT(PatchEncoder):
     def arguments(self) -> dict[str, Any]:
         names = ("grid", "patch", "channels", "dim", "depth", "num_heads", "mlp_ratio")
         plain = {name: getattr(self, name) for name in names}
-        return plain | {"mean": self.mean.tolist(), "std": self.std.tolist()}
+        return plain | {"mean": self.mean.tolist(), "std": self.std.tolist(), "positions": self.position_kind}
 
     def patches(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b n p"]:
         """Normalised patches: what the network reads, and what a pixel objective predicts.
@@ -165,19 +155,26 @@ class ViT(PatchEncoder):
         `causal` lets a token see itself and those before it: in raster order, or in the order of `keep`. `sees`, in
         place of it, says which token sees which.
         """
-        return self.transformer(self._tokens(x, keep), causal, sees)
+        tokens, rotation = self._place(x, keep)
+        return self.transformer(tokens, causal, sees, rotation=rotation)
 
     def levels(
         self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None = None
     ) -> list[Float[Tensor, "b n d"]]:
         """What `forward` would return after each block; the last is what it does return."""
-        return self.transformer.levels(self._tokens(x, keep))
+        return self.transformer.levels(*self._place(x, keep))
 
-    def _tokens(self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None) -> Float[Tensor, "b n d"]:
+    def _place(
+        self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "#b n 2 c"] | None]:
+        """The tokens, and the rotations that tell their places if it is not in the tokens already."""
         patches, positions = self.patches(x), self.positions
         if keep is not None:
             patches, positions = take_tokens(patches, keep), positions[keep]
-        return self.embed(patches) + positions
+        if self.position_kind == "sincos":
+            return self.embed(patches) + positions, None
+        # In the precision of the positions, as adding them would leave it: the sum over blocks is not for bfloat16.
+        return self.embed(patches).to(positions.dtype), positions if keep is not None else positions.unsqueeze(0)
 
 
 def _one_per_channel(value: float | Sequence[float], channels: int) -> Float[Tensor, " c"]:

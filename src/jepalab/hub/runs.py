@@ -47,7 +47,7 @@ def save_encoders(objective: Objective, folder: Path, *, stream: Stream | None =
 def load(path: str | Path, *, encoder: str | None = None) -> Encoder:
     """A trained encoder as a plain module, on the CPU, in evaluation mode and without gradients.
 
-    path     the folder of a run, of one encoder, or of an I-JEPA in transformers' format.
+    path     the folder of a run, of one encoder, or of an I-JEPA or V-JEPA 2 in transformers' format.
     encoder  which encoder of a run: "student", "teacher"; None takes the one that is reported first.
 
     It takes x [b 1 c h w] (pictures, t = 1) or what else it was trained on, with values in [0, 1], and returns one

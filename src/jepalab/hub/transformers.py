@@ -1,112 +1,64 @@
-"""I-JEPA encoders as transformers' `IJepaModel` reads and writes them; transformers itself is not needed.
+"""I-JEPA and V-JEPA 2 as transformers reads and writes them; transformers itself is not needed.
 
-Theirs: a strided convolution cuts patches, queries, keys and values are separate layers, positions are a parameter, and
-pixels are normalised outside, by the numbers in preprocessor_config.json.
+Theirs: a strided convolution cuts patches, queries, keys and values are separate layers, I-JEPA's positions are a
+parameter, and pixels are normalised outside, by the numbers in preprocessor_config.json.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
+from jepalab.backbones.masked import MaskedPredictor
 from jepalab.backbones.vit import ViT
 from jepalab.dist import seeded
+from jepalab.hub import ijepa, vjepa
 from jepalab.hub.encoders import CONFIG, WEIGHTS, read_json, read_weights, write_folder
+from jepalab.hub.trunk import EPS
 
-PREPROCESSOR = "preprocessor_config.json"
-EPS = 1e-6
-BICUBIC = 3
-# Their names on disk for the layers of our block, but for queries, keys and values.
-LAYERS = {
-    "norm1": "layernorm_before",
-    "proj": "attention.output.dense",
-    "norm2": "layernorm_after",
-    "fc1": "intermediate.dense",
-    "fc2": "output.dense",
-}
-QKV = [f"attention.attention.{name}" for name in ("query", "key", "value")]
-# What transformers 5 calls them in memory, and on disk.
-IN_MEMORY = {
-    "layers.": "encoder.layer.",
-    "attention.q_proj": "attention.attention.query",
-    "attention.k_proj": "attention.attention.key",
-    "attention.v_proj": "attention.attention.value",
-    "attention.o_proj": "attention.output.dense",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-}
-# Parts of their models that are no encoder.
-BESIDE = ("pooler.", "classifier.", "embeddings.mask_token")
-DEFAULTS: dict[str, Any] = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "image_size": 224,
-    "patch_size": 16,
-    "num_channels": 3,
-    "layer_norm_eps": 1e-12,
-}
+PICTURES, CLIPS = "preprocessor_config.json", "video_preprocessor_config.json"
+DEFAULTS = {"ijepa": ijepa.DEFAULTS, "vjepa2": vjepa.DEFAULTS}
+MODELS = "a transformers.IJepaModel or VJEPA2Model"
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def to_transformers(encoder: ViT, folder: Path) -> None:
-    """Writes a folder that `transformers.IJepaModel.from_pretrained(folder)` loads; outputs are equal up to rounding.
+def to_transformers(encoder: ViT, folder: Path, *, predictor: MaskedPredictor | None = None) -> None:
+    """Writes a folder that transformers loads; outputs are equal up to rounding.
 
-    Where this encoder takes x [b 1 c h w], theirs takes (x[:, 0] - mean) / std, which the folder's image processor
-    makes of a picture. ValueError unless the encoder reads still pictures.
+    An encoder of still pictures becomes an `IJepaModel`: where ours takes x [b 1 c h w], theirs takes
+    (x[:, 0] - mean) / std. One of clips becomes a `VJEPA2Model`, which takes (x - mean) / std for x [b t c h w]. The
+    folder's processor makes that of pictures or clips.
+
+    predictor  to go with an encoder of clips. Of several mask tokens theirs uses the second. Without one theirs is
+               untrained and without layers: call it with skip_predictor=True.
+
+    ValueError unless the encoder reads still pictures, or clips as V-JEPA 2 does.
     """
-    if len(encoder.grid) != 2:
-        raise ValueError(f"I-JEPA in transformers reads still pictures, got an encoder on the grid {encoder.grid}.")
-    size = [g * p for g, p in zip(encoder.grid, encoder.patch, strict=True)]
-    config = {
-        "architectures": ["IJepaModel"],
-        "model_type": "ijepa",
-        "hidden_size": encoder.dim,
-        "num_hidden_layers": encoder.depth,
-        "num_attention_heads": encoder.num_heads,
-        "intermediate_size": int(encoder.dim * encoder.mlp_ratio),
-        "hidden_act": "gelu",
-        "image_size": _one_if_square(size),
-        "patch_size": _one_if_square(encoder.patch),
-        "num_channels": encoder.channels,
-        "qkv_bias": True,
-        "layer_norm_eps": EPS,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "dtype": "float32",
+    if len(encoder.grid) == 3:
+        config, weights = vjepa.describe_encoder(encoder, predictor), vjepa.encoder_to_theirs(encoder)
+        processors = {CLIPS: vjepa.describe_processor(encoder)}
+        if predictor is not None:
+            weights |= vjepa.predictor_to_theirs(predictor)
+    elif len(encoder.grid) == 2 and encoder.position_kind == "sincos":
+        if predictor is not None:
+            raise ValueError("I-JEPA in transformers has no predictor; leave it out.")
+        config, weights = ijepa.describe_encoder(encoder), ijepa.encoder_to_theirs(encoder)
+        processors = {PICTURES: ijepa.describe_processor(encoder)}
+    else:
+        raise ValueError(
+            "I-JEPA in transformers reads still pictures, with positions 'sincos'; got an encoder on the grid "
+            f"{encoder.grid} with positions {encoder.position_kind!r}."
+        )
+    plain = {
+        name: (json.dumps(told, indent=2) + "\n").encode() for name, told in (processors | {CONFIG: config}).items()
     }
-    # The longest central square is cut out first, as our decoding of pictures does.
-    preprocessor = {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": encoder.channels == 3,
-        "do_resize": True,
-        "size": {"shortest_edge": min(size)},
-        "resample": BICUBIC,
-        "do_center_crop": True,
-        "crop_size": {"height": size[0], "width": size[1]},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": encoder.mean.tolist(),
-        "image_std": encoder.std.tolist(),
-    }
-    weights = {name: value.contiguous() for name, value in _their_weights(encoder).items()}
-    write_folder(
-        folder,
-        {
-            WEIGHTS: safetensors.torch.save(weights, {"format": "pt"}),
-            PREPROCESSOR: (json.dumps(preprocessor, indent=2) + "\n").encode(),
-            CONFIG: (json.dumps(config, indent=2) + "\n").encode(),
-        },
-    )
+    stored = {name: value.contiguous() for name, value in weights.items()}
+    write_folder(folder, {WEIGHTS: safetensors.torch.save(stored, {"format": "pt"}), **plain})
 
 
 def from_transformers(
@@ -115,145 +67,109 @@ def from_transformers(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
 ) -> ViT:
-    """The encoder of an `IJepaModel`, such as the released ones, as ours; in evaluation mode, without gradients.
+    """The encoder of an `IJepaModel` or a `VJEPA2Model` as ours; in evaluation mode, without gradients.
 
-    source     a folder with config.json and safetensors, or the model itself (`transformers.IJepaModel`).
+    source     a folder with config.json and safetensors, or the model itself.
     mean, std  of the pixels it was trained on; None takes them from the folder's preprocessor_config.json, and 0 and 1
                where there is none.
 
     Its layer norms have eps 1e-6, with which the released models were trained, also where the configuration says less.
-    ValueError where the model computes something that ours cannot.
+    V-JEPA 2 reads clips of the length and size that its configuration names. ValueError where the model computes
+    something that ours cannot.
     """
+    config, state = _read(source)
+    if not isinstance(source, nn.Module):
+        normalising = _read_normalising(Path(source))
+        mean = normalising.get("image_mean") if mean is None else mean
+        std = normalising.get("image_std") if std is None else std
+    family = ijepa if config["model_type"] == "ijepa" else vjepa
+    with seeded(0):
+        encoder = family.build_encoder(config, mean=0.0 if mean is None else mean, std=1.0 if std is None else std)
+    theirs = family.TRUNK.without_bias(encoder.depth, encoder.dim) | family.encoder_on_disk(state)
+    _check_names(theirs, family.encoder_to_theirs(encoder))
+    return _fill(encoder, family.encoder_to_ours(theirs, encoder))
+
+
+def predictor_from_transformers(source: str | Path | nn.Module, *, mask_index: int = 0) -> MaskedPredictor:
+    """The predictor of a `VJEPA2Model` as ours; in evaluation mode, without gradients.
+
+    mask_index  which of its mask tokens stands for what is hidden; the others are left out. In the released training
+                code the token goes by the length of the clips, not by the mask: where all clips are of one length token
+                0 alone is trained, and the others stay zero. transformers always takes token 1; for its numbers pass 1.
+
+    In training its context was encoded alone, `encoder(x, mask.context)`; transformers encodes the full clip and masks
+    afterwards.
+    """
+    config, state = _read(source)
+    if config["model_type"] != "vjepa2":
+        raise ValueError(f"Wanted a V-JEPA 2, got a model of type {config['model_type']!r}, which has no predictor.")
+    with seeded(0):
+        predictor = vjepa.build_predictor(config)
+    depth, width = config["pred_num_hidden_layers"], config["pred_hidden_size"]
+    theirs = vjepa.PREDICTOR_TRUNK.without_bias(depth, width) | vjepa.predictor_on_disk(state)
+    _check_names(theirs, vjepa.predictor_to_theirs(predictor))
+    return _fill(predictor, vjepa.predictor_to_ours(theirs, predictor, mask_index=mask_index))
+
+
+def is_transformers_folder(folder: Path) -> bool:
+    """Whether an I-JEPA or a V-JEPA 2 in transformers' format lies there."""
+    file = folder / CONFIG
+    return file.is_file() and read_json(file).get("model_type") in DEFAULTS
+
+
+def _read(source: str | Path | nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration, defaults filled in, and the weights, under whatever names. ValueError where ours differs."""
     if isinstance(source, nn.Module):
         config, state = _config_of(source), dict(source.state_dict())
     else:
         folder = Path(source)
         if not is_transformers_folder(folder):
             raise ValueError(
-                f"{folder} is no folder of an I-JEPA in transformers' format. Download one with "
+                f"{folder} is no folder of an I-JEPA or a V-JEPA 2 in transformers' format. Download one with "
                 "`hf download facebook/ijepa_vith14_1k --local-dir FOLDER`, or pass the model itself."
             )
         config, state = read_json(folder / CONFIG), {}
         for file in sorted(folder.glob("*.safetensors")) or [folder / WEIGHTS]:
             state |= read_weights(file)
-        if (folder / PREPROCESSOR).is_file():
-            normalising = read_json(folder / PREPROCESSOR)
-            if normalising.get("do_normalize", True):
-                mean = normalising.get("image_mean") if mean is None else mean
-                std = normalising.get("image_std") if std is None else std
-    config = DEFAULTS | config
-    _check(config)
-    dim, patch, size = config["hidden_size"], _pair(config["patch_size"]), _pair(config["image_size"])
-    with seeded(0):
-        encoder = ViT(
-            (size[0] // patch[0], size[1] // patch[1]),
-            patch=patch,
-            channels=config["num_channels"],
-            dim=dim,
-            depth=config["num_hidden_layers"],
-            num_heads=config["num_attention_heads"],
-            mlp_ratio=_ratio(config["intermediate_size"], dim),
-            mean=0.0 if mean is None else mean,
-            std=1.0 if std is None else std,
-        )
-    try:
-        encoder.load_state_dict(_our_weights(state, encoder))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"These weights are not those of the I-JEPA that {CONFIG} describes: {reason}") from error
-    return encoder.eval().requires_grad_(False)
-
-
-def is_transformers_folder(folder: Path) -> bool:
-    """Whether an I-JEPA in transformers' format lies there."""
-    file = folder / CONFIG
-    return file.is_file() and read_json(file).get("model_type") == "ijepa"
-
-
-def _their_weights(encoder: ViT) -> dict[str, Tensor]:
-    ours = {name: value.detach().cpu() for name, value in encoder.state_dict().items()}
-    theirs = {
-        "embeddings.position_embeddings": ours["positions"][None],
-        # A patch is flattened channel by channel and row by row, exactly as a kernel is.
-        "embeddings.patch_embeddings.projection.weight": ours["embed.weight"].unflatten(
-            1, (encoder.channels, *encoder.patch)
-        ),
-        "embeddings.patch_embeddings.projection.bias": ours["embed.bias"],
-    }
-    for kind in ("weight", "bias"):
-        theirs[f"layernorm.{kind}"] = ours[f"transformer.norm.{kind}"]
-        for i in range(encoder.depth):
-            block, layer = f"transformer.blocks.{i}", f"encoder.layer.{i}"
-            theirs |= {f"{layer}.{there}.{kind}": ours[f"{block}.{here}.{kind}"] for here, there in LAYERS.items()}
-            parts = ours[f"{block}.qkv.{kind}"].chunk(3)
-            theirs |= {f"{layer}.{name}.{kind}": part for name, part in zip(QKV, parts, strict=True)}
-    return theirs
-
-
-def _our_weights(state: dict[str, Tensor], encoder: ViT) -> dict[str, Tensor]:
-    theirs = {_on_disk(name): value for name, value in state.items()}
-    theirs = {name: value for name, value in theirs.items() if not name.startswith(BESIDE)}
-    for i in range(encoder.depth):  # models without these biases add nothing
-        for name in QKV:
-            theirs.setdefault(f"encoder.layer.{i}.{name}.bias", torch.zeros(encoder.dim))
-    wanted = _their_weights(encoder).keys()
-    if wanted != theirs.keys():
-        missing, strange = sorted(wanted - theirs.keys()), sorted(theirs.keys() - wanted)
-        raise ValueError(
-            f"These weights are not those of the I-JEPA that {CONFIG} describes: missing "
-            f"{', '.join(missing[:3]) or 'none'}, unknown {', '.join(strange[:3]) or 'none'}."
-        )
-    ours = {
-        "mean": encoder.mean,
-        "std": encoder.std,
-        "positions": theirs["embeddings.position_embeddings"][0],
-        "embed.weight": theirs["embeddings.patch_embeddings.projection.weight"].flatten(1),
-        "embed.bias": theirs["embeddings.patch_embeddings.projection.bias"],
-    }
-    for kind in ("weight", "bias"):
-        ours[f"transformer.norm.{kind}"] = theirs[f"layernorm.{kind}"]
-        for i in range(encoder.depth):
-            block, layer = f"transformer.blocks.{i}", f"encoder.layer.{i}"
-            ours |= {f"{block}.{here}.{kind}": theirs[f"{layer}.{there}.{kind}"] for here, there in LAYERS.items()}
-            ours[f"{block}.qkv.{kind}"] = torch.cat([theirs[f"{layer}.{name}.{kind}"] for name in QKV])
-    return ours
-
-
-def _on_disk(name: str) -> str:
-    name = name.removeprefix("ijepa.")
-    if name.startswith("layers."):
-        for here, there in IN_MEMORY.items():
-            name = name.replace(here, there, 1)
-    return name
-
-
-def _check(config: dict[str, Any]) -> None:
-    if config.get("model_type") != "ijepa":
-        raise ValueError(f"Wanted an I-JEPA, got a model of type {config.get('model_type')!r}.")
+    kind = config.get("model_type")
+    if kind not in DEFAULTS:
+        raise ValueError(f"Wanted an I-JEPA or a V-JEPA 2, got a model of type {kind!r}.")
+    config = DEFAULTS[kind] | config
     if config["hidden_act"] != "gelu" or config["layer_norm_eps"] > EPS:
         raise ValueError(
             f"Wanted hidden_act gelu and layer_norm_eps of at most {EPS:g}, got {config['hidden_act']} and "
             f"{config['layer_norm_eps']:g}."
         )
+    return config, state
+
+
+def _read_normalising(folder: Path) -> dict[str, Any]:
+    """image_mean and image_std of the folder's processor; nothing where it normalises nothing."""
+    files = [file for name in (PICTURES, CLIPS) if (file := folder / name).is_file()]
+    told = read_json(files[0]) if files else {}
+    return told if told.get("do_normalize", True) else {}
 
 
 def _config_of(model: nn.Module) -> dict[str, Any]:
     try:
         return cast(Any, model).config.to_dict()
     except AttributeError as error:
-        raise ValueError(f"Wanted a transformers.IJepaModel, got {type(model).__name__}.") from error
+        raise ValueError(f"Wanted {MODELS}, got {type(model).__name__}.") from error
 
 
-def _ratio(wide: int, dim: int) -> float:
-    """The ratio that makes exactly this width of a hidden layer: 88 x (120 / 88), for one, rounds down to 119."""
-    ratio = wide / dim
-    return ratio if int(dim * ratio) == wide else math.nextafter(ratio, math.inf)
+def _check_names(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    if wanted.keys() != found.keys():
+        missing, strange = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+        raise ValueError(
+            f"These weights are not those of the model that {CONFIG} describes: missing "
+            f"{', '.join(missing[:3]) or 'none'}, unknown {', '.join(strange[:3]) or 'none'}."
+        )
 
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width
-
-
-def _one_if_square(sizes: Sequence[int]) -> int | list[int]:
-    return sizes[0] if len({*sizes}) == 1 else [*sizes]
+def _fill(module: Module, state: dict[str, Tensor]) -> Module:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"These weights are not those of the model that {CONFIG} describes: {reason}") from error
+    return module.eval().requires_grad_(False)

@@ -114,10 +114,12 @@ def attention_received(encoder: ViT, x: Float[Tensor, "b t *obs"]) -> Float[Tens
     """n times the mean over heads and queries of the last block's attention to each patch: 1 is an equal share."""
     block, seen = encoder.transformer.blocks[-1], []
     assert isinstance(block, Block)
-    handle = block.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    handle = block.register_forward_pre_hook(
+        lambda module, given, named: seen.append((given[0], named.get("rotation"))), with_kwargs=True
+    )
     encoder(x)
     handle.remove()
-    q, k, _ = block.qkv(block.norm1(seen[0])).unflatten(-1, (3, block.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, _ = block.heads(*seen[0])
     weights = (q.float() @ k.float().mT * q.shape[-1] ** -0.5).softmax(-1)
     return weights.mean((1, 2)) * weights.shape[-1]
 

@@ -36,8 +36,8 @@ class Supervised(Objective):
         self.reads_factors = frozenset(num_outputs)
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        z = self.encoder(batch.x).unflatten(1, (batch.x.shape[1], -1)).mean(2)
-        return {name: _compare(head(z).float(), batch.factors[name]) for name, head in self.heads.items()}
+        z = self.encoder(batch.x)
+        return {name: _compare(head, z, batch.factors[name]) for name, head in self.heads.items()}
 
     @classmethod
     def tiny(cls) -> tuple[Objective, Batch]:
@@ -47,7 +47,9 @@ class Supervised(Objective):
         return objective, Batch(x=torch.rand(4, 3, 1, 8, 8), factors=factors)
 
 
-def _compare(output: Float[Tensor, "b t f"], truth: Tensor) -> Float[Tensor, ""]:
+def _compare(head: nn.Module, z: Float[Tensor, "b n d"], truth: Tensor) -> Float[Tensor, ""]:
+    """Of one factor, known of each frame or once for the whole clip: as many means of tokens answer for it."""
+    output = head(z.unflatten(1, (truth.shape[1], -1)).mean(2)).float()
     if truth.is_floating_point():
         return mean_squared(output, truth)
     rows, classes = output.flatten(0, 1), truth.flatten().long()
