@@ -31,7 +31,7 @@ from jepalab.data.images import Images, open_images
 from jepalab.hub.encoders import fresh_encoder, read_config, save_encoder
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
-from jepalab.instruments.matching import match_channels, picture_shape
+from jepalab.instruments.matching import match_channels, read_shape
 from jepalab.probing import pixel_components
 from jepalab.types import PatchEncoder
 
@@ -156,17 +156,17 @@ def test_probe_says_what_its_numbers_mean(lab: Path, capsys: pytest.CaptureFixtu
         "student",
         "random init",
         "pixel PCA",
-        "12 test pictures of 3 classes",
+        "12 test samples of 3 classes",
         "most common one gives 33.3 %",
-        "learned from 96 labelled pictures",
+        "learned from 96 labelled samples",
         "points from the better floor",
-        "trained on the train split of these pictures",
+        "trained on the train split of these samples",
     ):
         assert said in shown
     assert "attentive" not in shown
     assert main(["probe", "run", "--data", "grey", "--labels", "grey.csv"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "trained on other pictures, or with other labels" in shown
+    assert "trained on other samples, or with other labels" in shown
     assert "built for pictures in colour: grey was repeated" in shown
 
 
@@ -234,17 +234,18 @@ def test_colour_meets_grey_and_grey_colour(lab: Path, generator: torch.Generator
     torch.testing.assert_close(matched(x), network(luma))
 
 
-def test_encoder_tells_what_pictures_it_takes() -> None:
-    assert picture_shape(ViT((4, 4), patch=(3, 3), channels=3, dim=8, num_heads=2)) == (12, 3)
-    assert picture_shape(ViT((1, 4, 4), patch=(1, 3, 3), channels=1, dim=8, num_heads=2)) == (12, 1)
-    assert picture_shape(ResNet(8, channels=1, widths=(8,), num_blocks=(1,))) == (8, 1)
+def test_encoder_tells_what_samples_it_takes() -> None:
+    assert read_shape(ViT((4,), patch=(3,), channels=6, dim=8, num_heads=2)) == (12, 6)
+    assert read_shape(ViT((2, 4, 4), patch=(2, 3, 3), dim=8, num_heads=2)) == (4, 1, 12, 12)
+    assert read_shape(ViT((4, 4), patch=(3, 3), channels=3, dim=8, num_heads=2)) == (1, 3, 12, 12)
+    assert read_shape(ViT((1, 4, 4), patch=(1, 3, 3), channels=1, dim=8, num_heads=2)) == (1, 1, 12, 12)
+    assert read_shape(ResNet(8, channels=1, widths=(8,), num_blocks=(1,))) == (1, 1, 8, 8)
     for encoder, said in (
-        (ViT((4,), patch=(3,), dim=8, num_heads=2), "reads series or clips on the grid"),
         (ViT((4, 2), patch=(3, 3), dim=8, num_heads=2), "reads 12 x 6 pixels"),
         (ViT((4, 4), patch=(3, 3), channels=2, dim=8, num_heads=2), "and this ViT reads 2"),
     ):
         with pytest.raises(ValueError, match=said):
-            picture_shape(encoder)
+            read_shape(encoder)
 
 
 # ---------------------------------------------------------------- embed
@@ -329,9 +330,9 @@ def test_missing_pyarrow_is_named(
         ("probe run --data photos --encoder tutor", "run has no encoder 'tutor'; it has: student, teacher."),
         ("probe run --data nothing", "there is no nothing"),
         ("probe run --data run", "run holds no picture"),
-        ("probe run --data grey", "The pictures in grey have no labels, and a probe reads classes"),
+        ("probe run --data grey", "The samples in grey have no labels, and a probe reads classes"),
         ("probe run --data grey --labels none.csv", "none.csv cannot be read"),
-        ("probe run --data photos --share 0", "A share of the pictures is above 0 and at most 1, got 0.0."),
+        ("probe run --data photos --share 0", "A share of the samples is above 0 and at most 1, got 0.0."),
         ("probe run --data photos --device gpu", "No device 'gpu' here"),
         ("probe series --data photos", "reads series or clips on the grid (4,)"),
         ("embed nowhere --data photos --out z.npy", "There is no nowhere"),

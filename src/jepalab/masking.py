@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from jepalab.masks.blocks import Blocks
+from jepalab.masks.causal import PastFuture
 from jepalab.masks.coverage import coverage
 from jepalab.masks.picture import draw_coverage
-from jepalab.masks.random import RandomMask
-from jepalab.masks.reference import ReferenceBlocks
+from jepalab.masks.plane import plane_of
+from jepalab.masks.random import RandomMask, RandomTubes
+from jepalab.masks.reference import ReferenceBlocks, ReferenceTubes
+from jepalab.masks.tubes import Tubes
 from jepalab.masks.wording import in_words
 from jepalab.types import MaskSampler
+
+SamplerName = Literal[
+    "blocks",
+    "short-range",
+    "long-range",
+    "random",
+    "random-tubes",
+    "past",
+    "reference",
+    "reference-short-range",
+    "reference-long-range",
+]
 
 
 @dataclass(frozen=True)
@@ -24,10 +39,13 @@ class MasksCommand:
 
     Args:
         grid: tokens along each axis: 14x14 for pictures, 64 for series, 8x14x14 for clips.
-        sampler: multi-block masks, random masks, or multi-block masks with the bias of the official I-JEPA code.
+        sampler: blocks (I-JEPA), tubes (V-JEPA: short or long range), random tokens or random tubes, past and future;
+            or blocks and tubes with the bias of the official code.
         num_samples: number of masks to draw.
-        batch_size: masks drawn at a time; the masks of the reference sampler alone depend on it.
-        num_context: tokens that blocks show the encoder; without it, what nine in ten masks leave.
+        batch_size: masks drawn at a time; the masks of the reference samplers alone depend on it.
+        num_context: tokens that the encoder sees; without it, what nine in ten masks of blocks or tubes leave, and of a
+            past the first half of the times.
+        num_seen_times: first times that tubes show the encoder, so that the rest is predicted; without it, all.
         share: share of the tokens that random masks hide.
         min_keep: tokens that a block of the reference sampler must have more of.
         seed: of the random numbers.
@@ -35,10 +53,11 @@ class MasksCommand:
     """
 
     grid: str = "14x14"
-    sampler: Literal["blocks", "random", "reference"] = "blocks"
+    sampler: SamplerName = "blocks"
     num_samples: int = 4096
     batch_size: int = 16
     num_context: int | None = None
+    num_seen_times: int | None = None
     share: float = 0.75
     min_keep: int = 10
     seed: int = 0
@@ -64,10 +83,27 @@ def choose_sampler(command: MasksCommand) -> MaskSampler:
     match command.sampler:
         case "blocks":
             return Blocks(grid, num_context=command.num_context)
+        case "short-range":
+            return _of_command(Tubes.short_range(grid), command)
+        case "long-range":
+            return _of_command(Tubes.long_range(grid), command)
         case "random":
             return RandomMask(grid, share=command.share)
+        case "random-tubes":
+            return RandomTubes(grid, share=command.share)
+        case "past":
+            half = plane_of(grid).num_tokens // grid[0] * (grid[0] // 2)
+            return PastFuture(grid, num_context=half if command.num_context is None else command.num_context)
         case "reference":
             return ReferenceBlocks(grid, min_keep=command.min_keep)
+        case "reference-short-range":
+            return ReferenceTubes.short_range(grid)
+        case "reference-long-range":
+            return ReferenceTubes.long_range(grid)
+
+
+def _of_command(tubes: Tubes, command: MasksCommand) -> Tubes:
+    return replace(tubes, num_context=command.num_context, num_seen_times=command.num_seen_times)
 
 
 def read_grid(text: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from jepalab.backbones.pca import PixelPCA
-from jepalab.data.images import Images, open_images
+from jepalab.data.samples import Samples
 from jepalab.data.sprites import SPLITS, Split
 from jepalab.dist import Engine
 from jepalab.hub.encoders import fresh_encoder
@@ -28,15 +28,15 @@ from jepalab.instruments.finetuning import finetuning
 from jepalab.instruments.label_efficiency import label_efficiency
 from jepalab.instruments.labelled import NUM_SAMPLES, LabelledSubject, freeze, observe, split_index
 from jepalab.instruments.layers import layer_sweep
-from jepalab.instruments.matching import describe_match, match_channels, picture_shape
+from jepalab.instruments.matching import describe_match, match_channels
 from jepalab.instruments.recognition import recognition
 from jepalab.objectives.untrained import Untrained
-from jepalab.progress import count_items
+from jepalab.opening import Opening, open_for
 from jepalab.types import Encoder
 
 RANDOM, PCA = "random init", "pixel PCA"
 # Components of more pixels take minutes and gigabytes, so larger pictures are shrunk for this floor.
-PCA_SIZE, PCA_IMAGES = 32, 5_000
+PCA_SIZE, PCA_FRAMES = 32, 5_000
 TITLES = {
     "linear": "linear",
     "logistic": "logistic",
@@ -47,74 +47,72 @@ TITLES = {
 MEANINGS = {
     "linear": "ridge classifier on the mean token",
     "logistic": "logistic regression on the mean token",
-    "knn": "vote of the 20 nearest training pictures; nothing is trained",
-    "attentive": "small attention over all tokens, trained on up to 4,000 pictures",
-    "finetuned": "the whole encoder trained on for 200 steps, tested on up to 2,000 pictures",
+    "knn": "vote of the 20 nearest training samples; nothing is trained",
+    "attentive": "small attention over all tokens, trained on up to 4,000 samples",
+    "finetuned": "the whole encoder trained on for 200 steps, tested on up to 2,000 samples",
 }
 
 
 @dataclass(frozen=True)
 class ProbeCommand:
-    """Says how well the embeddings of a trained encoder tell the classes of pictures, beside what no training gives.
+    """Says how well the embeddings of a trained encoder tell classes, beside what no training gives.
 
     Args:
         run: folder of a run (runs/NAME) or of an encoder.
-        data: folder of images in class sub-folders, Hugging Face parquet, webdataset tars or IDX files.
-        labels: CSV of file,label; otherwise labels come from sub-folders or the data's own column.
+        data: what the encoder reads, with classes: pictures (class sub-folders, Hugging Face parquet, webdataset tars,
+            IDX files), videos in class sub-folders, or series with a column of labels.
         encoder: which encoder of the run, student or teacher; without it, the one that is reported first.
         attentive: also train a small attention over all tokens; takes minutes.
         finetune: also train a copy of the whole encoder on; takes minutes.
         shots: also learn from few labels a class, from 1 to 100.
         layers: also read every layer of the encoder.
-        share: share of the pictures to read, for a quick look.
-        cache: where decoded pictures are kept.
+        share: share of the samples to read, for a quick look.
         device: auto takes CUDA, then MPS, then the CPU.
         json: print the scores as JSON.
+        opening: how data becomes samples.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
     data: Path
-    labels: Path | None = None
     encoder: str | None = None
     attentive: bool = False
     finetune: bool = False
     shots: bool = False
     layers: bool = False
     share: float = 1.0
-    cache: Path | None = None
     device: str = "auto"
     json: bool = False
+    opening: tyro.conf.OmitArgPrefixes[Opening] = field(default_factory=Opening)
 
 
 def run(words: list[str]) -> int:
     """Runs the command."""
     command = tyro.cli(ProbeCommand, prog="jepalab probe", args=words)
     if not 0 < command.share <= 1:
-        raise ValueError(f"A share of the pictures is above 0 and at most 1, got {command.share}.")
+        raise ValueError(f"A share of the samples is above 0 and at most 1, got {command.share}.")
     encoder, facts = load(command.run, encoder=command.encoder), read_facts(command.run, encoder=command.encoder)
-    with count_items(f"decoding {command.data}") as progress:
-        size, cache = picture_shape(encoder).size, command.cache
-        images = open_images(command.data, size=size, labels=command.labels, cache=cache, progress=progress)
-    if not images.names:
+    samples = open_for(encoder, command.data, command.opening)
+    if not samples.names:
         raise ValueError(
-            f"The pictures in {command.data} have no labels, and a probe reads classes: sort them into a sub-folder "
+            f"The samples in {command.data} have no labels, and a probe reads classes: sort them into a sub-folder "
             "for each class, or name a CSV of file,label with --labels."
         )
-    index = {split: split_index(images, split, max(2, round(command.share * NUM_SAMPLES[split]))) for split in SPLITS}
+    index = {split: split_index(samples, split, max(2, round(command.share * NUM_SAMPLES[split]))) for split in SPLITS}
     name = facts.get("name", "encoder")
     with Engine(device=command.device) as engine:
-        encoders = {name: match_channels(encoder, images)}
+        encoders = {name: match_channels(encoder, samples)}
         if not isinstance(encoder, PixelPCA):
-            encoders[RANDOM] = match_channels(fresh_encoder(encoder), images)
-            encoders[PCA] = pixel_components(images, index["train"], dim=encoder.dim)
-        scores = {arm: judge(of.to(engine.device), images, index, command, name=arm) for arm, of in encoders.items()}
+            encoders[RANDOM] = match_channels(fresh_encoder(encoder), samples)
+            if len(samples.sample_shape) == 4:
+                encoders[PCA] = pixel_components(samples, index["train"], dim=encoder.dim)
+        scores = {arm: judge(of.to(engine.device), samples, index, command, name=arm) for arm, of in encoders.items()}
     found = {
         "run": str(command.run),
         "encoder": name,
-        "data": images.source,
+        "data": samples.source,
         "num": {split: len(rows) for split, rows in index.items()},
-        "num_classes": images.num_classes,
-        "chance": float(images.labels[index["test"]].bincount().max() / len(index["test"])),
+        "num_classes": samples.num_classes,
+        "chance": float(samples.labels[index["test"]].bincount().max() / len(index["test"])),
         "scores": scores,
     }
     if command.json:
@@ -123,24 +121,24 @@ def run(words: list[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else 116)
     for table in tables(scores):
         console.print(table)
-    told = [images.describe(), describe_match(encoder, images), *in_words(found), where_from(facts, images)]
+    told = [samples.describe(), describe_match(encoder, samples), *in_words(found), where_from(facts, samples)]
     console.print("\n".join(filter(None, told)), highlight=False, markup=False)
     return 0
 
 
 def judge(
     encoder: Encoder,
-    images: Images,
+    samples: Samples,
     index: Mapping[Split, Int[Tensor, " n"]],
     command: ProbeCommand,
     *,
     name: str,
 ) -> dict[str, float]:
     """The scores that the command asks for, of one encoder; those that are no number are left out."""
-    print(f"reading {sum(map(len, index.values())):,} pictures: {name}", file=sys.stderr, flush=True)
-    size = min(PCA_SIZE, images.size) if name == PCA else None
-    parts = {split: freeze(encoder, images, rows, size=size) for split, rows in index.items()}
-    subject = LabelledSubject(Untrained(encoder), encoder, images, parts["train"], parts["validation"], parts["test"])
+    print(f"reading {sum(map(len, index.values())):,} samples: {name}", file=sys.stderr, flush=True)
+    size = min(PCA_SIZE, samples.sample_shape[-1]) if name == PCA else None
+    parts = {split: freeze(encoder, samples, rows, size=size) for split, rows in index.items()}
+    subject = LabelledSubject(Untrained(encoder), encoder, samples, **parts, size=None)
     scores = recognition(subject)
     if command.shots:
         scores |= label_efficiency(subject)
@@ -154,12 +152,12 @@ def judge(
     return {name: value for name, value in scores.items() if math.isfinite(value)}
 
 
-def pixel_components(images: Images, train: Int[Tensor, " n"], *, dim: int) -> PixelPCA:
-    """Principal components of training pictures of at most 32 x 32 pixels, as many as an embedding has numbers."""
-    size, few = min(PCA_SIZE, images.size), train[:PCA_IMAGES]
-    x = observe(images, few, device=torch.device("cpu"), size=size)
-    num_pixels = images.channels * size**2
-    components = PixelPCA(num_pixels, dim=min(dim, num_pixels, len(few) - 1))
+def pixel_components(samples: Samples, train: Int[Tensor, " n"], *, dim: int) -> PixelPCA:
+    """Principal components of training frames of at most 32 x 32 pixels, as many as an embedding has numbers."""
+    size, few = min(PCA_SIZE, samples.sample_shape[-1]), train[: max(2, PCA_FRAMES // samples.num_times)]
+    x = observe(samples, few, device=torch.device("cpu"), size=size)
+    num_pixels = samples.channels * size**2
+    components = PixelPCA(num_pixels, dim=min(dim, num_pixels, len(few) * samples.num_times - 1))
     components.fit(x)
     return components
 
@@ -199,16 +197,16 @@ def in_words(found: Mapping[str, Any]) -> list[str]:
     accuracy = scores[mine]["linear"]
     half = 1.96 * math.sqrt(max(accuracy * (1 - accuracy), 1 / num["test"]) / num["test"])
     lines = [
-        f"Accuracies are those on {num['test']:,} test pictures of {found['num_classes']} classes; always naming the "
+        f"Accuracies are those on {num['test']:,} test samples of {found['num_classes']} classes; always naming the "
         f"most common one gives {100 * found['chance']:.1f} %. So many tell an accuracy to about ± {100 * half:.1f} "
         "points (95 %).",
-        f"Read-outs learned from {num['train']:,} labelled pictures; their settings were chosen on "
+        f"Read-outs learned from {num['train']:,} labelled samples; their settings were chosen on "
         f"{num['validation']:,} others.",
     ]
     if floors:
         best = max(floors, key=lambda floor: scores[floor]["linear"])
         gain = 100 * (accuracy - scores[best]["linear"])
-        # Two accuracies on the same pictures, as if they were independent: careful, since mostly they go together.
+        # Two accuracies on the same samples, as if they were independent: careful, since mostly they go together.
         is_clear = gain > 100 * half * math.sqrt(2)
         lines.append(
             f"Linear is {gain:+.1f} points from the better floor, {best}: "
@@ -217,15 +215,17 @@ def in_words(found: Mapping[str, Any]) -> list[str]:
     if shown := [f"{TITLES[key]}: {what}" for key, what in MEANINGS.items() if key in scores[mine]]:
         lines.append("; ".join(shown) + ".")
     if floors:
-        lines.append(f"{RANDOM}: the same network untrained; {PCA}: no network, principal components of the pixels.")
+        lines.append(
+            f"{RANDOM}: the same network untrained; {PCA}: no network, principal components of the pixels of a frame."
+        )
     return lines
 
 
-def where_from(facts: Mapping[str, Any], images: Images) -> str:
-    """Whether the encoder may have seen the test pictures; nothing where that is not known."""
+def where_from(facts: Mapping[str, Any], samples: Samples) -> str:
+    """Whether the encoder may have seen the test samples; nothing where that is not known."""
     data = facts.get("data")
     if not data:
         return ""
-    if data["digest"] == images.digest:
-        return "The encoder was trained on the train split of these pictures, and saw none of the others."
-    return f"The encoder was trained on other pictures, or with other labels and so on other splits: {data['source']}."
+    if data["digest"] == samples.digest:
+        return "The encoder was trained on the train split of these samples, and saw none of the others."
+    return f"The encoder was trained on other samples, or with other labels and so on other splits: {data['source']}."

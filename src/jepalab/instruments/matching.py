@@ -1,9 +1,8 @@
-"""Pictures and encoders that fit each other: what an encoder was built for, and grey beside colour."""
+"""Samples and encoders that fit each other: what an encoder was built for, and grey beside colour."""
 
 from __future__ import annotations
 
 from math import isqrt
-from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,52 +12,52 @@ from jepalab.backbones.pca import PixelPCA
 from jepalab.backbones.resnet import ResNet
 from jepalab.backbones.vit import ViT
 from jepalab.data.augmentation import LUMA
-from jepalab.data.images import Images
+from jepalab.data.samples import Samples
 from jepalab.types import Encoder, PatchEncoder
 
 
-class PictureShape(NamedTuple):
-    """Height and width in pixels, and channels, of the square pictures that an encoder takes."""
+def read_shape(encoder: Encoder) -> tuple[int, ...]:
+    """The shape of one sample that the encoder was built for: (t, c, h, w) with t = 1 for pictures, (t, c) for series.
 
-    size: int
-    channels: int
-
-
-def picture_shape(encoder: Encoder) -> PictureShape:
-    """What the encoder was built for. ValueError, in words, if that is not square still pictures, grey or in colour."""
+    ValueError, in words, if pictures are not square, or neither grey nor in colour, or nothing is known of it.
+    """
     name = type(encoder).__name__
     if isinstance(encoder, ViT):
-        if len(encoder.sample_shape) != 4 or encoder.sample_shape[0] != 1:
-            raise ValueError(f"This {name} reads series or clips on the grid {encoder.grid}, not still pictures.")
-        _, channels, height, width = encoder.sample_shape
-        if height != width:
-            raise ValueError(f"Pictures are cut square, and this {name} reads {height} x {width} pixels.")
-        shape = PictureShape(height, channels)
+        shape = encoder.sample_shape
     elif isinstance(encoder, ResNet | ConvEncoder):
-        shape = PictureShape(encoder.size, encoder.channels)
+        shape = (1, encoder.channels, encoder.size, encoder.size)
     elif isinstance(encoder, PixelPCA):
         shape = _square_of(len(encoder.mean))
     else:
-        raise ValueError(f"What pictures a {name} reads is not known here; wanted an encoder of jepalab.")
-    if shape.channels not in {1, 3}:
-        raise ValueError(f"Pictures have 1 channel (grey) or 3 (colour), and this {name} reads {shape.channels}.")
+        raise ValueError(f"What a {name} reads is not known here; wanted an encoder of jepalab.")
+    if len(shape) == 4 and shape[2] != shape[3]:
+        raise ValueError(f"Pictures are cut square, and this {name} reads {shape[2]} x {shape[3]} pixels.")
+    if len(shape) == 4 and shape[1] not in {1, 3}:
+        raise ValueError(f"Pictures have 1 channel (grey) or 3 (colour), and this {name} reads {shape[1]}.")
     return shape
 
 
-def match_channels(encoder: Encoder, images: Images) -> Encoder:
-    """The encoder itself, or one that takes pictures with the images' channels and gives it what it was built for."""
-    channels = picture_shape(encoder).channels
-    if channels == images.channels:
+def match_channels(encoder: Encoder, samples: Samples) -> Encoder:
+    """The encoder itself, or one that takes samples of these channels and gives it what it was built for.
+
+    ValueError for series of other channels: no rule turns one into another.
+    """
+    channels = read_shape(encoder)[1]
+    if channels == samples.channels:
         return encoder
+    if len(samples.sample_shape) == 2:
+        raise ValueError(
+            f"The encoder was built for series of {channels} channels, and {samples.source} has {samples.channels}."
+        )
     if isinstance(encoder, PatchEncoder):
         return RecolouredPatches(encoder, channels=channels)
     return Recoloured(encoder, channels=channels)
 
 
-def describe_match(encoder: Encoder, images: Images) -> str:
-    """What `match_channels` does to the images, in a sentence; nothing if they fit."""
-    channels = picture_shape(encoder).channels
-    if channels == images.channels:
+def describe_match(encoder: Encoder, samples: Samples) -> str:
+    """What `match_channels` does to the samples, in a sentence; nothing if they fit."""
+    channels = read_shape(encoder)[1]
+    if channels == samples.channels:
         return ""
     if channels == 1:
         return "The encoder was built for grey pictures: colour was made grey."
@@ -109,10 +108,10 @@ def _recolour(x: Float[Tensor, "b t c h w"], channels: int) -> Float[Tensor, "b 
     return x.expand(-1, -1, channels, -1, -1)
 
 
-def _square_of(num_pixels: int) -> PictureShape:
+def _square_of(num_pixels: int) -> tuple[int, ...]:
     """No number is both a square and three times a square, so the channels are known too."""
     sizes = {channels: isqrt(num_pixels // channels) for channels in (1, 3)}
     for channels, size in sizes.items():
         if channels * size**2 == num_pixels:
-            return PictureShape(size, channels)
+            return 1, channels, size, size
     raise ValueError(f"This encoder reads {num_pixels} numbers, which are no square picture, grey or in colour.")
