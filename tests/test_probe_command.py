@@ -334,7 +334,7 @@ def test_missing_pyarrow_is_named(
         ("probe run --data grey --labels none.csv", "none.csv cannot be read"),
         ("probe run --data photos --share 0", "A share of the samples is above 0 and at most 1, got 0.0."),
         ("probe run --data photos --device gpu", "No device 'gpu' here"),
-        ("probe series --data photos", "reads series or clips on the grid (4,)"),
+        ("probe series --data photos", "Wanted CSV, parquet or .npy files of series"),
         ("embed nowhere --data photos --out z.npy", "There is no nowhere"),
         ("embed run --data nothing --out z.npy", "there is no nothing"),
         ("embed run --data photos --out z.pt", "ends in .parquet, .npy, .csv, got 'z.pt'"),
