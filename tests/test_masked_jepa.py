@@ -1,4 +1,4 @@
-"""I-JEPA and its relatives against their equations in float64, and the properties that keep them honest.
+"""I-JEPA, V-JEPA and their relatives against their equations in float64, and the properties that keep them honest.
 
 The encoder is held against transformers.IJepaModel in test_hub.py (test_transformers_computes_what_our_encoder_does).
 """
@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv3d
 
 from jepalab.auditing import audit_objective, differences
 from jepalab.backbones.attention import Transformer
@@ -27,7 +29,11 @@ from jepalab.losses.sigreg import SIGReg
 from jepalab.losses.targets import MeanOfLevels, SeveralLevels, Targets, output_level
 from jepalab.masks import drawing
 from jepalab.masks.blocks import Blocks
+from jepalab.masks.causal import PastFuture
+from jepalab.masks.drawing import MaskDrawer, mask_drawers
 from jepalab.masks.random import RandomMask
+from jepalab.masks.tubes import Tubes
+from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.progress import COLLAPSED_STD, Moment
 from jepalab.run import Run
@@ -36,6 +42,7 @@ from references64 import Predictor64, ViT64, agree, covariance64, layer_norm64, 
 
 GRID, PATCH, CHANNELS, NUM_PATCHES, DIM, DEPTH = (4, 5), (2, 2), 2, 20, 12, 2
 NUM_SAMPLES = 3
+CLIP_GRID, TUBELET = (2, 4, 4), (2, 2, 2)
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,29 @@ def pictures(generator: torch.Generator, num_samples: int = NUM_SAMPLES) -> Tens
     return torch.rand(num_samples, 1, CHANNELS, 8, 10, generator=generator)
 
 
-def small_vit(seed: int = 1, scale: float = 0.2) -> ViT:
-    vit = ViT(GRID, patch=PATCH, channels=CHANNELS, dim=DIM, depth=DEPTH, num_heads=2, mean=(0.4, 0.6), std=(0.5, 0.25))
+def clips(generator: torch.Generator, num_samples: int = NUM_SAMPLES) -> Tensor:
+    return torch.rand(num_samples, 4, CHANNELS, 8, 8, generator=generator)
+
+
+def small_vit(seed: int = 1, scale: float = 0.2, *, clip: bool = False) -> ViT:
+    grid, patch = (CLIP_GRID, TUBELET) if clip else (GRID, PATCH)
+    vit = ViT(grid, patch=patch, channels=CHANNELS, dim=DIM, depth=DEPTH, num_heads=2, mean=(0.4, 0.6), std=(0.5, 0.25))
     return lively(vit, seed=seed, scale=scale)
 
 
-def small_predictor(out_dim: int = DIM, *, context: bool = False, scale: float = 0.2) -> MaskedPredictor:
-    context_dim = out_dim if context else None
-    predictor = MaskedPredictor(DIM, out_dim, grid=GRID, width=8, depth=2, num_heads=2, context_dim=context_dim)
+def small_predictor(
+    out_dim: int = DIM, *, context: bool = False, scale: float = 0.2, clip: bool = False, num_mask_tokens: int = 1
+) -> MaskedPredictor:
+    predictor = MaskedPredictor(
+        DIM,
+        out_dim,
+        grid=CLIP_GRID if clip else GRID,
+        width=8,
+        depth=2,
+        num_heads=2,
+        context_dim=out_dim if context else None,
+        num_mask_tokens=num_mask_tokens,
+    )
     return lively(predictor, seed=2, scale=scale)
 
 
@@ -83,8 +105,19 @@ class Variant:
     distance: Distance = smooth_l1
     regulariser: Literal["vicreg", "sigreg"] | None = None
     context: bool = False
-    masks: MaskSampler = FourBlocks()
+    masks: MaskSampler | tuple[MaskSampler, ...] = FourBlocks()
     untrained: bool = False
+
+    @property
+    def samplers(self) -> tuple[MaskSampler, ...]:
+        return self.masks if isinstance(self.masks, tuple) else (self.masks,)
+
+    @property
+    def clip(self) -> bool:
+        return self.samplers[0].grid == CLIP_GRID
+
+    def inputs(self, generator: torch.Generator, num_samples: int = NUM_SAMPLES) -> Tensor:
+        return (clips if self.clip else pictures)(generator, num_samples)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -95,10 +128,10 @@ class Variant:
 
     def make(self) -> MaskedJEPA:
         scale = 0.0 if self.untrained else 0.2
-        encoder = small_vit(scale=scale)
+        encoder = small_vit(scale=scale, clip=self.clip)
         teachers: dict[str, Callable[[], Teacher]] = {
             "ema": lambda: EMATeacher(encoder),
-            "frozen": lambda: FrozenTeacher(small_vit(seed=3, scale=scale)),
+            "frozen": lambda: FrozenTeacher(small_vit(seed=3, scale=scale, clip=self.clip)),
             "own": OwnTeacher,
         }
         teacher = teachers[self.teacher]()
@@ -107,7 +140,9 @@ class Variant:
         width = DIM * (len(self.targets.levels) if isinstance(self.targets, SeveralLevels) else 1)
         return MaskedJEPA(
             encoder,
-            predictor=small_predictor(width, context=self.context, scale=scale),
+            predictor=small_predictor(
+                width, context=self.context, scale=scale, clip=self.clip, num_mask_tokens=len(self.samplers)
+            ),
             masks=self.masks,
             teacher=teacher,
             targets=self.targets,
@@ -122,6 +157,7 @@ class Variant:
 
 
 LIBRARYS = Blocks(GRID, target_scale=(0.1, 0.3))
+BOTH_RANGES = (Tubes.short_range(CLIP_GRID), Tubes.long_range(CLIP_GRID))
 VARIANTS = {
     "smooth L1": Variant(),
     "L2": Variant(distance=mean_squared),
@@ -135,6 +171,12 @@ VARIANTS = {
     "levels and context": Variant(targets=SeveralLevels((1, 0)), context=True, distance=mean_squared),
     "own and VICReg": Variant(teacher="own", regulariser="vicreg", masks=FourBlocks(padded=True)),
     "own and SIGReg": Variant(teacher="own", regulariser="sigreg", distance=mean_squared),
+    "three masks": Variant(masks=(FourBlocks(padded=True), LIBRARYS, FourBlocks()), context=True),
+    "V-JEPA": Variant(masks=BOTH_RANGES, distance=mean_absolute),
+    "V-JEPA 2.1": Variant(masks=BOTH_RANGES, distance=mean_absolute, targets=SeveralLevels((0, 1)), context=True),
+    "causal V-JEPA": Variant(masks=tuple(replace(sampler, num_seen_times=1) for sampler in BOTH_RANGES)),
+    "past and future": Variant(masks=PastFuture(CLIP_GRID, num_context=16), distance=mean_absolute),
+    "VICReg and V-JEPA's masks": Variant(teacher="own", regulariser="vicreg", masks=BOTH_RANGES),
 }
 
 
@@ -164,34 +206,69 @@ DISTANCES64: dict[Distance, Callable[[Tensor], Tensor]] = {
 }
 
 
-def nearest(place: int, others: list[int], columns: int = GRID[1]) -> float:
+class Clip64(ViT64):
+    """A ViT of clips: the convolution strides through time too."""
+
+    def tokens(self, x: Tensor) -> Tensor:
+        frames = (x.double() - self.mean[:, None, None]) / self.std[:, None, None]
+        kernel = self.embed.weight.view(-1, self.channels, *self.patch)
+        tubelets = conv3d(frames.transpose(1, 2), kernel, self.embed.bias, stride=self.patch)
+        return tubelets.flatten(2).mT + self.positions
+
+
+class Asked64(Predictor64):
+    """With one of its mask tokens, a row each if there are several."""
+
+    def ask(self, z: Tensor, context: Tensor, target: Tensor, which: int) -> tuple[Tensor, Tensor | None]:
+        mask_token = self.mask_token if self.mask_token.ndim == 1 else self.mask_token[which]
+        seen = self.embed(z) + self.positions[context]
+        tokens = self.transformer(torch.cat([seen, mask_token + self.positions[target]])[None])[0]
+        here = None if self.answer_context is None else self.answer_context(tokens[: len(context)])
+        return self.answer(tokens[len(context) :]), here
+
+
+def nearest(place: int, others: list[int], grid: tuple[int, ...]) -> float:
     """Euclidean distance of a place of the grid to the nearest of others."""
-    row, column = divmod(place, columns)
-    return min(math.hypot(row - other // columns, column - other % columns) for other in others)
+    here, there = np.unravel_index(place, grid), np.unravel_index(np.array(others), grid)
+    return float(min(np.sqrt(sum((axis - at) ** 2 for axis, at in zip(there, here, strict=True)))))
+
+
+def masks_of(variant: Variant) -> list[Mask]:
+    """What an objective of seed 0 draws at its first step."""
+    return [draw(NUM_SAMPLES) for draw in mask_drawers(variant.samplers)]
 
 
 def derive(variant: Variant, objective: MaskedJEPA, x: Tensor) -> tuple[nn.Module, Tensor]:
-    """I-JEPA's equation 1 (2301.08243; distance and layer norm as in the published code), block by block."""
-    reference = nn.ModuleDict({"encoder": ViT64(objective.encoder), "predictor": Predictor64(objective.predictor)})  # type: ignore[arg-type]
-    encoder, predictor, mask = reference["encoder"], reference["predictor"], drawn(variant.masks)
+    """I-JEPA's equation 1 (2301.08243; distance and layer norm as in the published code), block by block.
+
+    With several masks their mean, as in V-JEPA's published code (2404.08471).
+    """
+    vit64 = Clip64 if variant.clip else ViT64
+    reference = nn.ModuleDict({"encoder": vit64(objective.encoder), "predictor": Asked64(objective.predictor)})  # type: ignore[arg-type]
+    encoder, predictor = reference["encoder"], reference["predictor"]
     assert isinstance(encoder, ViT64)
+    assert isinstance(predictor, Asked64)
     if variant.teacher == "own":
         levels = encoder.levels(x)
     else:
         with torch.no_grad():
-            levels = ViT64(objective.teacher.encoder).levels(x)  # type: ignore[arg-type]
-    wanted, z, distance = targets64(variant.targets, levels), encoder(x, mask.context), DISTANCES64[variant.distance]
-    rows, context_rows, nearness = [], [], []
-    for i, _, target in blocks_of(mask):
-        there, here = predictor(z[i], mask.context[i], target)
-        rows.append(distance(there - wanted[i, target]).mean(1))
-        if here is not None:
-            context_rows.append(distance(here - wanted[i, mask.context[i]]).mean(1))
-            nearness.append(torch.tensor([1 / nearest(int(k), target.tolist()) for k in mask.context[i]]))
-    terms = [torch.cat(rows).mean()]
-    if variant.context:
-        weights = torch.cat(nearness).double()
-        terms.append((torch.cat(context_rows) * weights).sum() / weights.sum())
+            levels = vit64(objective.teacher.encoder).levels(x)  # type: ignore[arg-type]
+    wanted, distance = targets64(variant.targets, levels), DISTANCES64[variant.distance]
+    of_masks, of_contexts = [], []
+    for which, mask in enumerate(masks_of(variant)):
+        z, rows, context_rows, nearness = encoder(x, mask.context), [], [], []
+        for i, _, target in blocks_of(mask):
+            there, here = predictor.ask(z[i], mask.context[i], target, which)
+            rows.append(distance(there - wanted[i, target]).mean(1))
+            if here is not None:
+                grid = variant.samplers[which].grid
+                context_rows.append(distance(here - wanted[i, mask.context[i]]).mean(1))
+                nearness.append(torch.tensor([1 / nearest(int(k), target.tolist(), grid) for k in mask.context[i]]))
+        of_masks.append(torch.cat(rows).mean())
+        if variant.context:
+            weights = torch.cat(nearness).double()
+            of_contexts.append((torch.cat(context_rows) * weights).sum() / weights.sum())
+    terms = [sum(each, torch.zeros(())) / len(each) for each in (of_masks, of_contexts) if each]
     places = levels[-1].transpose(0, 1)
     if variant.regulariser == "vicreg":
         terms += [torch.stack([term(place) for place in places]).mean() for term in (variance64, covariance64)]
@@ -274,8 +351,8 @@ def test_a_second_answer_has_to_be_built_in(generator: torch.Generator) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_loss_and_gradients_are_those_of_the_equation(name: str, generator: torch.Generator) -> None:
-    variant, x = VARIANTS[name], pictures(generator)
-    objective = variant.make()
+    variant = VARIANTS[name]
+    objective, x = variant.make(), variant.inputs(generator)
     agree(objective, Batch(x=x), *derive(variant, objective, x))
 
 
@@ -289,9 +366,10 @@ def test_the_variants_reach_both_sides_of_the_corner_and_fill_blocks_up(generato
 
     replace(VARIANTS["smooth L1"], distance=noted).make()(Batch(x=pictures(generator)))
     assert 0.1 < (errors[0] < 1).float().mean() < 0.9
-    present = drawn(LIBRARYS).present
-    assert present is not None
-    assert not present.all()
+    for sampler in (LIBRARYS, *BOTH_RANGES[:1]):
+        present = drawn(sampler).present
+        assert present is not None
+        assert not present.all()
 
 
 def test_levels_are_chosen_and_averaged_by_their_definitions(generator: torch.Generator) -> None:
@@ -358,6 +436,52 @@ def test_hidden_pixels_reach_the_targets_and_never_the_prediction(generator: tor
     # A token of the teacher knows every patch of the picture: its own, the hidden ones, those of the context.
     for changed in (wanted[1], wanted[2]):
         assert (wanted[0] - changed).abs().amax(2).min() > 1e-3
+
+
+# --------------------------------------------------------------------------------------------------- several masks
+
+
+def test_a_sequence_of_one_sampler_is_that_sampler(generator: torch.Generator) -> None:
+    variant, x = VARIANTS["context"], pictures(generator)
+    alone, listed = variant.make(), replace(variant, masks=(FourBlocks(padded=True),)).make()
+    assert alone.state_dict().keys() == listed.state_dict().keys()
+    assert not [key for key in alone.state_dict() if "further" in key], "checkpoints of before have no such entries"
+    listed.load_state_dict(alone.state_dict())
+    for _ in range(2):
+        losses = [objective(Batch(x=x)) for objective in (alone, listed)]
+        assert torch.equal(losses[0].total, losses[1].total)
+        losses[0].total.backward()
+        losses[1].total.backward()
+    for one, other in zip(alone.parameters(), listed.parameters(), strict=True):
+        assert (one.grad is None and other.grad is None) or torch.equal(one.grad, other.grad)  # type: ignore[arg-type]
+
+
+def test_the_teacher_reads_a_clip_once_and_the_student_once_for_each_mask(generator: torch.Generator) -> None:
+    objective, x = VARIANTS["V-JEPA"].make(), clips(generator)
+    reads: list[str] = []
+    objective.teacher.register_forward_hook(lambda *_: reads.append("teacher"))
+    objective.encoder.register_forward_hook(lambda *_: reads.append("student"))
+    objective.predictor.register_forward_hook(lambda *_: reads.append("predictor"))
+    objective(Batch(x=x))
+    assert reads == ["teacher", "student", "predictor", "student", "predictor"]
+    assert [int(draw.step) for draw in (objective.masks, *objective.further_masks)] == [1, 1]
+    assert [type(draw) for draw in objective.children() if isinstance(draw, MaskDrawer)] == [MaskDrawer]
+
+
+def test_every_mask_trains_the_mask_token_of_its_own(generator: torch.Generator) -> None:
+    """V-JEPA 2's released training reaches one of ten."""
+    objective = VARIANTS["V-JEPA"].make()
+    objective(Batch(x=clips(generator))).total.backward()
+    token = objective.predictor.mask_token
+    assert token.shape == (2, 8)
+    assert token.grad is not None
+    assert token.grad.abs().amax(1).min() > 1e-6
+
+
+def test_a_long_clip_has_no_table_of_distances_unless_its_context_is_answered_for() -> None:
+    """18 432 tokens, as of 64 frames of 384 pixels, would have one of 1.4 GB."""
+    assert VARIANTS["V-JEPA"].make().nearness.numel() == 0
+    assert VARIANTS["V-JEPA 2.1"].make().nearness.shape == (32, 32)
 
 
 # -------------------------------------------------------------------------------------------------------- teachers
@@ -481,6 +605,13 @@ def test_parts_that_do_not_fit_are_refused(generator: torch.Generator) -> None:
     turned = MaskedPredictor(DIM, DIM, grid=(5, 4), width=8, depth=1, num_heads=2)
     with pytest.raises(ValueError, match=r"grid \(4, 5\), the predictor was built for \(5, 4\)"):
         MaskedJEPA(encoder, predictor=turned, masks=masks, teacher=ema)
+    for none_or_two in ((), (masks, FourBlocks(grid=(5, 4)))):
+        with pytest.raises(ValueError, match=r"the masks' grid (\(there are no masks\)|\(4, 5\) and \(5, 4\)), got"):
+            MaskedJEPA(encoder, predictor=predictor, masks=none_or_two, teacher=ema)
+    with pytest.raises(ValueError, match=r"Each of 2 masks .* the predictor has 1; build it with num_mask_tokens=2"):
+        MaskedJEPA(encoder, predictor=predictor, masks=[masks, masks], teacher=ema)
+    with pytest.raises(ValueError, match=r"grid \(4, 5\), the decoder was built for \(5, 4\)"):
+        MAE(encoder, decoder=turned, masks=masks)
     other = small_vit()
     with pytest.raises(ValueError, match="student's own network"):
         MaskedJEPA(other, predictor=predictor, masks=masks, teacher=FrozenTeacher(other))
@@ -513,21 +644,32 @@ def test_answers_of_another_width_than_the_targets_are_refused(generator: torch.
 # ----------------------------------------------------------------------------------------------- audit and collapse
 
 
-@pytest.mark.parametrize("name", ["frozen", "own and VICReg", "own and SIGReg", "data2vec", "levels and context"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "frozen",
+        "own and VICReg",
+        "own and SIGReg",
+        "data2vec",
+        "levels and context",
+        "V-JEPA",
+    ],
+)
 def test_the_audit_sees_what_each_variant_declares(name: str) -> None:
     """At their first weights; test_contract.py audits the published parts.
 
-    Blocks are full: where some are filled up, both distances of a context loss come from one line, and the audit
-    takes them for one term.
+    Blocks of pictures are full: where some are filled up, both distances of a context loss come from one line, and the
+    audit takes them for one term.
     """
-    variant = replace(VARIANTS[name], masks=FourBlocks(), untrained=True)
+    variant = replace(VARIANTS[name], untrained=True)
+    variant = variant if variant.clip else replace(variant, masks=FourBlocks())
 
     class Shown(MaskedJEPA):
         """With these parts."""
 
         @classmethod
         def tiny(cls) -> tuple[Objective, Batch]:
-            return variant.make(), Batch(x=torch.rand(4, 1, CHANNELS, 8, 10))
+            return variant.make(), Batch(x=variant.inputs(torch.default_generator, 4))
 
     found = audit_objective(Shown, steps=1)
     assert not differences(found, Shown)
@@ -571,13 +713,14 @@ def test_a_variance_term_keeps_the_same_run_alive() -> None:
 # ------------------------------------------------------------------------------------------------------- processes
 
 
-@pytest.mark.parametrize("name", ["filled up", "context"])
+@pytest.mark.parametrize("name", ["filled up", "context", "three masks"])
 def test_two_processes_draw_the_masks_of_one_and_their_losses_average_to_its(
     name: str, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of unlike length give the processes unlike numbers of targets, and each target must count the same."""
     objective, x = VARIANTS[name].make().eval(), pictures(generator, 6)
-    whole, mask = objective(Batch(x=x)), objective.masks(6)
+    drawers = [objective.masks, *objective.further_masks]
+    whole, wanted = objective(Batch(x=x)), [draw(6) for draw in drawers]
     monkeypatch.setattr(drawing, "num_processes", lambda: 2)
     asked: list[list[Tensor]] = [[], []]
     masks, losses = [], []
@@ -596,9 +739,10 @@ def test_two_processes_draw_the_masks_of_one_and_their_losses_average_to_its(
             loss = objective(Batch(x=x[3 * number : 3 * number + 3]))
             if reduces:
                 losses.append(loss)
-                masks.append(objective.masks(3))
-    assert torch.equal(torch.cat([part.context for part in masks]), mask.context)
-    assert torch.equal(torch.cat([part.target for part in masks]), mask.target)
+                masks.append([draw(3) for draw in drawers])
+    for mask, parts in zip(wanted, zip(*masks, strict=True), strict=True):
+        assert torch.equal(torch.cat([part.context for part in parts]), mask.context)
+        assert torch.equal(torch.cat([part.target for part in parts]), mask.target)
     for term, value in whole.terms.items():
         torch.testing.assert_close((losses[0].terms[term] + losses[1].terms[term]) / 2, value, rtol=1e-6, atol=0)
     assert not torch.isclose(losses[0].total, losses[1].total, rtol=1e-3)

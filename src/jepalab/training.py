@@ -58,7 +58,7 @@ def run(words: list[str]) -> int:
             save_every=place.save_every,
             watch=lambda moment: display.news(name, moment),
         )
-        save_encoders(made.objective, folder, stream=made.stream, recipe=name)
+        unsaved = save_encoders(made.objective, folder, stream=made.stream, recipe=name)
         scores = judge_run(made, judging)
     finally:
         display.close()
@@ -70,4 +70,6 @@ def run(words: list[str]) -> int:
         chief = {k: v for k, v in scores.items() if not judging.chief or k.rpartition("/")[2] in judging.chief}
         print(table({key: f"{value:.3f}" for key, value in chief.items()}) or "no labels, so nothing was read out")
         print(f"\nencoder, records and all scores: {folder}")
+        if unsaved:
+            print(f"not saved as an encoder, but in the checkpoints: {', '.join(unsaved)}")
     return 0

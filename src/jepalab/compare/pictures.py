@@ -27,7 +27,7 @@ def data_figure(folder: Path, condition: str, *, subtitle: str) -> Figure | None
     if arrays is None:
         return None
     seen, clean = arrays["with_nuisance"], arrays["without"]
-    panel = _card("", {"as seen": seen, "without nuisance": clean}, condition)
+    panel = strips_card("", {"as seen": seen, "without nuisance": clean}, condition)
     distance = np.abs(seen - clean).mean((2, 3))
     caption = (
         f"{len(seen)} clips of {seen.shape[1]} frames. On average the nuisance adds {distance.mean():.2f} to a pixel; "
@@ -52,7 +52,7 @@ def prediction_figure(folder: Path, condition: str, arms: Sequence[Arm]) -> Figu
     for arm, arrays in found.items():
         truth, predicted, how = arrays["truth"], arrays["predicted"], str(arrays["how"])
         error = ((predicted - truth) ** 2).mean((2, 3))
-        panels.append(_card(f"{arm.name}: {how}", {"truth": truth, "predicted": predicted}, condition))
+        panels.append(strips_card(f"{arm.name}: {how}", {"truth": truth, "predicted": predicted}, condition))
         words.append(f"{arm.name} ({how}) {error.mean():.4f}")
         rows += [[arm.name, how, k, t, float(error[k, t])] for k in range(len(truth)) for t in range(truth.shape[1])]
     caption = (
@@ -75,7 +75,7 @@ def encode_strip(clip: Float[np.ndarray, "t h w"], *, low: float, high: float) -
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _card(title: str, strips: Mapping[str, Clips], condition: str) -> str:
+def strips_card(title: str, strips: Mapping[str, Clips], condition: str) -> str:
     """The strips of each clip below each other, all of one clip on one scale of grey."""
     card = Element("div", {"class": "strips"})
     if title:

@@ -15,6 +15,7 @@ from jepalab.compare.metrics import GEOMETRY
 from jepalab.compare.milestones import milestone_table, thresholds
 from jepalab.compare.readings import FAMILIES, Readings, family_of, listed, read_results
 from jepalab.compare.sheets import Figure, Section, slug
+from jepalab.compare.surprise_pictures import surprise_section
 from jepalab.records import write_atomically
 
 AGAINST_NUISANCE = (
@@ -134,6 +135,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
         ),
         *image_pictures.picture_sections(folder, readings),
         *clip_pictures.clip_sections(folder, readings),
+        surprise_section(folder, readings),
         Section(
             "Rank is a diagnosis, never a score",
             "RankMe says how many directions an embedding uses, not what they are good for.",

@@ -16,6 +16,7 @@ from jepalab.compare.stats import mean_interval
 from jepalab.records import write_atomically
 
 MOST_COLUMNS = 6
+KEPT_PICTURES = (".stills.npz", ".clips.npz", ".surprise.npz", "trials.npz")  # what a report cannot draw again
 CONTRAST_TITLES = ("contrast", "difference", "95 % interval", "verdict")
 COLOURS = {"held": "green", "refuted": "red", "not shown": "yellow", "exploratory": "dim"}
 
@@ -65,7 +66,7 @@ def publish(folder: Path, target: Path) -> None:
     for name in ("results.json", "report.html"):
         write_atomically(target / results["name"] / name, (folder / name).read_bytes())
     for picture in (folder / "pictures").glob("*/*.npz"):
-        if picture.suffixes[-2:-1] in ([".stills"], [".clips"]):
+        if picture.name.endswith(KEPT_PICTURES):
             write_atomically(target / results["name"] / picture.relative_to(folder), picture.read_bytes())
     write_atomically(target / results["name"] / "README.md", _as_markdown(results).encode())
 

@@ -27,6 +27,11 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 KINDS: dict[str, type[Encoder]] = {kind.__name__: kind for kind in (ViT, ResNet, ConvEncoder, PixelPCA)}
 
 
+def is_savable(encoder: Encoder) -> bool:
+    """Whether `save_encoder` takes it: only this library's own kinds can be made again from a file."""
+    return KINDS.get(type(encoder).__name__) is type(encoder)
+
+
 def save_encoder(encoder: Encoder, folder: Path, **facts: Any) -> None:
     """Writes the encoder into the folder, in place of one that lies there; other files stay.
 
@@ -37,7 +42,7 @@ def save_encoder(encoder: Encoder, folder: Path, **facts: Any) -> None:
         OSError: the folder cannot be written, or the disk is full; an encoder that was there before is still whole.
     """
     kind = type(encoder).__name__
-    if KINDS.get(kind) is not type(encoder):
+    if not is_savable(encoder):
         raise ValueError(f"Wanted one of {', '.join(KINDS)}, got {kind}; save its state_dict instead.")
     config = {
         "format": FORMAT,

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from jepalab.hub.encoders import CONFIG, load_encoder, read_config, read_json, save_encoder, write_folder
+from jepalab.hub.encoders import CONFIG, is_savable, load_encoder, read_config, read_json, save_encoder, write_folder
 from jepalab.hub.transformers import from_transformers, is_transformers_folder
 from jepalab.types import Encoder, Objective, Stream
 
@@ -29,8 +29,11 @@ class StreamOfSamples(Protocol):
     samples: DescribedSamples
 
 
-def save_encoders(objective: Objective, folder: Path, *, stream: Stream | None = None, **facts: Any) -> None:
+def save_encoders(objective: Objective, folder: Path, *, stream: Stream | None = None, **facts: Any) -> list[str]:
     """Saves every encoder that a user could take home as folder/encoders/NAME; `load(folder)` takes the first.
+
+    Returns the names of those that cannot be made again from a file, such as adapters around other networks: their
+    weights are in the run's checkpoints alone.
 
     stream  what it was trained on: the digest, the source and the class names of its samples are remembered.
     facts   what else to remember, as JSON can hold it.
@@ -38,10 +41,13 @@ def save_encoders(objective: Objective, folder: Path, *, stream: Stream | None =
     if isinstance(stream, StreamOfSamples) and isinstance(stream.samples, DescribedSamples):
         samples = stream.samples
         facts |= {"data": {"digest": samples.digest, "source": samples.source, "names": samples.names}}
-    found = objective.probed_encoders()
+    every = objective.probed_encoders()
+    found = {name: encoder for name, encoder in every.items() if is_savable(encoder)}
     for name, encoder in found.items():
         save_encoder(encoder, folder / FOLDER / name, name=name, **facts)
-    write_folder(folder / FOLDER, {NAMES: json.dumps({"names": [*found]}).encode()})
+    if found:
+        write_folder(folder / FOLDER, {NAMES: json.dumps({"names": [*found]}).encode()})
+    return [name for name in every if name not in found]
 
 
 def load(path: str | Path, *, encoder: str | None = None) -> Encoder:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from jepalab.masks.plane import Plane, choose, plane_of
+from jepalab.masks.plane import Plane, choose, mark, plane_of
 from jepalab.types import Mask
 
 NUM_STEPS = 64  # scale and aspect each take one of so many values, evenly spaced over their range
@@ -59,19 +59,10 @@ class Blocks:
         plane = plane_of(self.grid)
         if self.num_targets < 1:
             raise ValueError(f"Wanted one target block or more, got num_targets={self.num_targets}.")
-        for name, most in (("target_scale", 1.0), ("context_scale", 1.0), ("target_aspect", float("inf"))):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= most:
-                raise ValueError(f"Wanted {name}=(low, high) with 0 < low <= high <= {most:g}, got {(low, high)}.")
-        if self.num_context is not None:
-            places, rest = divmod(self.num_context, plane.num_times)
-            if rest or not 0 < places < plane.num_places:
-                unit = f"a multiple of {plane.num_times} " if plane.num_times > 1 else ""
-                most = (plane.num_places - 1) * plane.num_times
-                raise ValueError(
-                    f"Wanted {unit}from {plane.num_times} to {most} context tokens on a grid {self.grid}, so that "
-                    f"something is left to predict; got num_context={self.num_context}."
-                )
+        check_range("target_scale", self.target_scale, most=1.0)
+        check_range("target_aspect", self.target_aspect)
+        check_range("context_scale", self.context_scale, most=1.0)
+        plane.check_context(self.num_context)
 
     @property
     def context_length(self) -> int:
@@ -92,7 +83,7 @@ class Blocks:
         plane, tables = plane_of(self.grid), _tables(self)
         draw = _draw(self, tables, num_samples, generator)
         size, target = draw.size, _blocks_at(draw.where[:, 0], tables, draw.size, plane)
-        seen = draw.inside & ~_hidden(target, plane)
+        seen = draw.inside & ~mark(target, plane.num_places)
         relaxed = torch.zeros(num_samples, dtype=torch.int64)
         late = (seen.sum(1) < tables.num_context).nonzero()[:, 0]
         if len(late):
@@ -164,12 +155,6 @@ def _blocks_at(where: Float[Tensor, "b g 2"], tables: _Tables, size: Int[Tensor,
     return first.unsqueeze(2) + tables.shifts[size].unsqueeze(1)
 
 
-def _hidden(target: Int[Tensor, "b g m"], plane: Plane) -> Bool[Tensor, "b n"]:
-    """Which places lie in a target."""
-    nothing = torch.zeros(len(target), plane.num_places, dtype=torch.bool)
-    return nothing.scatter_(1, target.flatten(1), True)
-
-
 def _draw_again(draw: _Draw, tables: _Tables, plane: Plane) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Size, target, seen places and `Relaxation` of samples whose first targets leave the context block too little.
 
@@ -177,7 +162,7 @@ def _draw_again(draw: _Draw, tables: _Tables, plane: Plane) -> tuple[Tensor, Ten
     """
     shape = draw.where.shape[:2]
     targets = _blocks_at(draw.where.flatten(0, 1), tables, draw.size.repeat_interleave(shape[1]), plane)
-    outside = ~_hidden(targets, plane).unflatten(0, shape)
+    outside = ~mark(targets, plane.num_places).unflatten(0, shape)
     targets = targets.unflatten(0, shape)
     seen = outside & draw.inside.unsqueeze(1)
     taken, is_kept = _first_with(tables.num_context, seen)
@@ -201,7 +186,7 @@ def _relax(draw: _Draw, tables: _Tables, plane: Plane, targets: Tensor, outside:
     return (
         torch.where(is_enough, draw.size, smaller),
         torch.where(is_enough[:, None, None], targets[taken], together),
-        torch.where(is_enough[:, None], outside[taken], ~_hidden(together, plane)),
+        torch.where(is_enough[:, None], outside[taken], ~mark(together, plane.num_places)),
         torch.where(is_enough, int(Relaxation.CONTEXT_BLOCK), relaxed),
     )
 
@@ -221,7 +206,7 @@ def _tables(blocks: Blocks) -> _Tables:
     unknown = _build(blocks, 1)
     found = _draw(blocks, unknown, NUM_SIMULATED, torch.Generator().manual_seed(0))
     target = _blocks_at(found.where[:, 0], unknown, found.size, plane)
-    left = (found.inside & ~_hidden(target, plane)).sum(1).sort().values
+    left = (found.inside & ~mark(target, plane.num_places)).sum(1).sort().values
     return _build(blocks, min(max(int(left[int(RARELY * NUM_SIMULATED)]), 1), plane.num_places - 1))
 
 
@@ -255,6 +240,13 @@ def _build(blocks: Blocks, num_context: int) -> _Tables:
         columns=torch.arange(plane.num_columns),
         num_context=num_context,
     )
+
+
+def check_range(name: str, ends: tuple[float, float], *, most: float = float("inf")) -> None:
+    """ValueError unless 0 < low <= high <= most."""
+    low, high = ends
+    if not 0 < low <= high <= most:
+        raise ValueError(f"Wanted {name}=(low, high) with 0 < low <= high <= {most:g}, got {ends}.")
 
 
 def _steps(ends: tuple[float, float]) -> Float[Tensor, " q"]:

@@ -59,8 +59,7 @@ class PastFuture:
     num_context: int
 
     def __post_init__(self) -> None:
-        plane = plane_of(self.grid)
-        unit = plane.num_places if len(self.grid) == 3 else 1
+        plane, unit = plane_of(self.grid), _unit(self.grid)
         if self.num_context % unit or not 0 < self.num_context < plane.num_tokens:
             raise ValueError(
                 f"Wanted a multiple of {unit} between 0 and {plane.num_tokens} context tokens on a grid {self.grid}, "
@@ -71,3 +70,44 @@ class PastFuture:
         """The one mask there is, for each sample; nothing is drawn."""
         tokens = torch.arange(plane_of(self.grid).num_tokens).expand(num_samples, -1)
         return Mask(tokens[:, : self.num_context], tokens[:, None, self.num_context :])
+
+
+@dataclass(frozen=True)
+class DrawnPast:
+    """`PastFuture` with as many first times seen as are drawn for each batch, from `low` to `high`, both included.
+
+    One number for the whole batch, since all its contexts have one length; the draw knows nothing of the batch's size.
+    On a grid of rank 1 or 2 tokens take the place of times, as for `PastFuture`.
+    high  None goes up to all times but one.
+    """
+
+    grid: tuple[int, ...]
+    _: KW_ONLY
+    low: int = 1
+    high: int | None = None
+
+    def __post_init__(self) -> None:
+        most = _most_seen(self.grid)
+        if not 1 <= self.low <= self._high <= most:
+            raise ValueError(
+                f"Wanted pasts, 1 <= low <= high <= {most} times on a grid {self.grid}, got {self.low, self.high}."
+            )
+
+    @property
+    def _high(self) -> int:
+        return _most_seen(self.grid) if self.high is None else self.high
+
+    def __call__(self, num_samples: int, generator: torch.Generator) -> Mask:
+        """One mask, drawn, for all samples."""
+        num_times = int(torch.randint(self.low, self._high + 1, (), generator=generator))
+        return PastFuture(self.grid, num_context=num_times * _unit(self.grid))(num_samples, generator)
+
+
+def _unit(grid: tuple[int, ...]) -> int:
+    """Tokens that are seen or predicted together: of a clip, those of one time."""
+    return plane_of(grid).num_places if len(grid) == 3 else 1
+
+
+def _most_seen(grid: tuple[int, ...]) -> int:
+    """How many of these can be seen so that one is left to predict."""
+    return plane_of(grid).num_tokens // _unit(grid) - 1

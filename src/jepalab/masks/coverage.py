@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jepalab.masks.blocks import Blocks, Relaxation
 from jepalab.masks.plane import plane_of
+from jepalab.masks.tubes import Tubes
 from jepalab.types import Mask, MaskSampler
 
 
@@ -43,11 +44,15 @@ class Coverage:
         """`context` or `target`, averaged over the times."""
         return share.view(*plane_of(self.grid)).mean(0)
 
+    def by_time(self, share: Float[Tensor, "*grid"]) -> Float[Tensor, " t"]:
+        """`context` or `target`, averaged over the places of each time."""
+        return share.view(*plane_of(self.grid)).mean((1, 2))
+
 
 def coverage(
     sampler: MaskSampler, *, num_samples: int = 4096, seed: int = 0, batch_size: int = 64, num_examples: int = 6
 ) -> Coverage:
-    """Draws so many masks, `batch_size` at a time; only for `ReferenceBlocks` does it matter how many at a time."""
+    """Draws so many masks, `batch_size` at a time; which matters for the reference samplers alone."""
     if num_samples < 1 or batch_size < 1:
         raise ValueError(f"Wanted one sample or more at a time, got {num_samples=}, {batch_size=}.")
     generator, num_tokens = torch.Generator().manual_seed(seed), prod(sampler.grid)
@@ -56,7 +61,7 @@ def coverage(
     relaxed = torch.zeros(len(Relaxation), dtype=torch.int64)
     for done in range(0, num_samples, batch_size):
         size = min(batch_size, num_samples - done)
-        if isinstance(sampler, Blocks):
+        if isinstance(sampler, Blocks | Tubes):
             mask, given_up = sampler.draw(size, generator)
             relaxed += given_up.bincount(minlength=len(Relaxation))
         else:
@@ -77,7 +82,7 @@ def coverage(
         context_sizes=_spread(context_sizes),
         target_sizes=_spread(target_sizes),
         num_blocks=examples.target.shape[1],
-        relaxed=names if isinstance(sampler, Blocks) else None,
+        relaxed=names if isinstance(sampler, Blocks | Tubes) else None,
         examples=examples,
     )
 

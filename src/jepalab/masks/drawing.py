@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jepalab.dist import StepSeeded, carry, num_processes, rank
 from jepalab.types import Mask, MaskSampler
+
+APART = 1_000_000  # from one sampler's seed to the next one's: farther than the seeds of any two runs
 
 
 class MaskDrawer(StepSeeded):
@@ -21,3 +25,8 @@ class MaskDrawer(StepSeeded):
         mask = self.sampler(num_samples * num_processes(), self.draw())
         mine = slice(rank() * num_samples, (rank() + 1) * num_samples)
         return mask.map(lambda tensor: carry(tensor[mine], self.device))
+
+
+def mask_drawers(samplers: Sequence[MaskSampler], *, seed: int = 0) -> list[MaskDrawer]:
+    """A drawer for each of the samplers of one objective, with random numbers of its own; the first has the seed."""
+    return [MaskDrawer(sampler, seed=seed + APART * i) for i, sampler in enumerate(samplers)]

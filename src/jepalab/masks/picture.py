@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jepalab.masks.coverage import Coverage
-from jepalab.masks.plane import Plane, plane_of
+from jepalab.masks.plane import Plane, mark, plane_of
 from jepalab.masks.wording import headline, sentences
 from jepalab.types import Mask
 
@@ -72,19 +72,23 @@ def _draw_maps(root: Element, coverage: Coverage, plane: Plane, *, top: Length) 
     half = (WIDTH - 2 * EDGE - 40) / 2
     is_wide = plane.num_columns > 32
     cell = _cell(plane, width=(WIDTH - 2 * EDGE if is_wide else half) - MARGIN, most=36)
-    shares = {
-        name: coverage.on_plane(share) for name, share in (("seen", coverage.context), ("fill0", coverage.target))
-    }
-    most = max(float(share.max()) for share in shares.values())
+    shares = {"seen": coverage.context, "fill0": coverage.target}
+    means = [mean(share) for share in shares.values() for mean in (coverage.on_plane, coverage.by_time)]
+    most = max(float(mean.max()) for mean in means)
     left = EDGE
     bottom = top
     for (style, share), heading in zip(shares.items(), ("seen as context", "predicted"), strict=True):
         over_time = ", mean over time" if plane.num_times > 1 else ""
         _text(root, "heading", (left, top), f"How often a token is {heading}{over_time}")
-        bottom = _draw_map(root, share, style, at=(left, top + 12), cell=cell, most=most)
+        bottom = _draw_map(root, coverage.on_plane(share), style, at=(left, top + 12), cell=cell, most=most)
+        if plane.num_times > 1:
+            _text(root, "", (left, bottom + 14), "at each time, first to last")
+            stripe = (cell[0] * plane.num_columns / plane.num_times, 14.0)
+            by_time = coverage.by_time(share).unsqueeze(0)
+            bottom = _draw_map(root, by_time, style, at=(left, bottom + 20), cell=stripe, most=most)
         left, top = (EDGE, bottom + 26) if is_wide else (left + half + 40, top)
     _draw_scale(root, tuple(shares), most, at=(EDGE, bottom + 10), has_rows=plane.num_rows > 1)
-    if not all(bool(share.all()) for share in shares.values()):
+    if not all(bool(mean.all()) for mean in means):
         _cross(root, (WIDTH - EDGE - 148, bottom + 18), 4)
         _text(root, "", (WIDTH - EDGE - 138, bottom + 22), "never in any sample")
     return bottom + 34
@@ -128,41 +132,62 @@ def _draw_scale(root: Element, styles: Sequence[str], most: Length, *, at: Size,
 
 
 def _draw_examples(root: Element, masks: Mask, plane: Plane, *, top: Length) -> float:
-    """The masks beside one another, with a key above; where the last one ends."""
-    num_blocks = masks.target.shape[1]
-    times = " at the first time" if plane.num_times > 1 else ""
-    _text(root, "heading", (EDGE, top), f"{len(masks.context)} of the masks{times}")
-    x = EDGE + (250 if times else 130)
+    """The masks beside one another, with a key above; where the last one ends.
+
+    At the first time of a clip, and at the last one too where a mask is not the same at all times.
+    """
+    num_blocks, num_masks = masks.target.shape[1], len(masks.context)
+    changes = plane.num_times > 1 and not _is_the_same_at_all_times(masks, plane)
+    where = " at the first time" if changes else ", the same at all times" if plane.num_times > 1 else ""
+    _text(root, "heading", (EDGE, top), f"{num_masks} of the masks{where}")
+    x = EDGE + (290 if where else 130)
     names = [f"target {i + 1}" for i in range(num_blocks)] if num_blocks > 1 else ["target"]
     targets = [(f"fill{i}", name) for i, name in enumerate(names[:NUM_COLOURS])]
     for style, label in [("seen", "context"), *targets, ("empty", "neither")]:
         _rectangle(root, style, (x, top - 10), (12, 12))
         _text(root, "", (x + 17, top), label)
         x += 32 + 6.5 * len(label)
+    bottom = _draw_masks(root, masks, plane, time=0, top=top + 14)
+    if changes:
+        _text(root, "heading", (EDGE, bottom + 26), "The same masks at the last time")
+        bottom = _draw_masks(root, masks, plane, time=plane.num_times - 1, top=bottom + 40)
+    return bottom
+
+
+def _draw_masks(root: Element, masks: Mask, plane: Plane, *, time: int, top: Length) -> float:
+    """The masks at one time; where the last one ends."""
     per_row = 1 if plane.num_columns > 32 else 6
     room = (WIDTH - 2 * EDGE - 18 * (per_row - 1)) / per_row
     cell = _cell(plane, width=room, most=24)
-    y = top + 14
-    for i in range(len(masks.context)):
-        at = (EDGE + i % per_row * (room + 18), y + i // per_row * (plane.num_rows * cell[1] + 12))
-        _draw_mask(root, masks.context[i].tolist(), masks.target[i].tolist(), plane, at=at, cell=cell)
-    return y + -(-len(masks.context) // per_row) * (plane.num_rows * cell[1] + 12) - 12
+    high = plane.num_rows * cell[1] + 12
+    for i, (context, targets) in enumerate(zip(masks.context.tolist(), masks.target.tolist(), strict=True)):
+        at = (EDGE + i % per_row * (room + 18), top + i // per_row * high)
+        seen, hidden = _at_time(context, plane, time), [_at_time(block, plane, time) for block in targets]
+        _draw_mask(root, seen, hidden, plane, at=at, cell=cell)
+    return top + -(-len(masks.context) // per_row) * high - 12
 
 
-def _draw_mask(
-    root: Element, context: list[int], targets: list[list[int]], plane: Plane, *, at: Size, cell: Size
-) -> None:
-    """One sample's mask, at the first time of the grid."""
+def _at_time(tokens: list[int], plane: Plane, time: int) -> set[int]:
+    """The places of those tokens that are of one time."""
+    return {token % plane.num_places for token in tokens if token // plane.num_places == time}
+
+
+def _is_the_same_at_all_times(masks: Mask, plane: Plane) -> bool:
+    every = [mark(tokens, plane.num_tokens) for tokens in (masks.context, *masks.target.unbind(1))]
+    by_time = [tokens.unflatten(1, (plane.num_times, -1)) for tokens in every]
+    return all(bool((tokens == tokens[:, :1]).all()) for tokens in by_time)
+
+
+def _draw_mask(root: Element, seen: set[int], targets: list[set[int]], plane: Plane, *, at: Size, cell: Size) -> None:
+    """One sample's mask at one time: the places that are seen, and those of each target."""
     (left, top), (width, height) = at, cell
 
     def corner(place: int) -> Size:
         return left + place % plane.num_columns * width, top + place // plane.num_columns * height
 
-    seen = {token for token in context if token < plane.num_places}
     for place in range(plane.num_places):
         _rectangle(root, "seen" if place in seen else "empty", corner(place), cell, gap=0.75)
-    for i, block in enumerate(targets):
-        places = {token for token in block if token < plane.num_places}
+    for i, places in enumerate(targets):
         for place in sorted(places):
             _rectangle(root, f"fill{i % NUM_COLOURS}", corner(place), cell, gap=0.75).set("fill-opacity", "0.45")
         path = "".join(_edges(places, plane, corner, cell))

@@ -34,6 +34,17 @@ class Plane(NamedTuple):
         start = torch.arange(self.num_times) * self.num_places
         return (start.unsqueeze(1) + places.unsqueeze(-2)).flatten(-2)
 
+    def check_context(self, num_context: int | None) -> None:
+        """ValueError unless so many tokens are some places at every time, and leave some; None passes."""
+        most = (self.num_places - 1) * self.num_times
+        if num_context is None or (num_context % self.num_times == 0 and 0 < num_context <= most):
+            return
+        unit = f"a multiple of {self.num_times} " if self.num_times > 1 else ""
+        raise ValueError(
+            f"Wanted {unit}from {self.num_times} to {most} context tokens at {self.num_places} places, so that "
+            f"something is left to predict; got num_context={num_context}."
+        )
+
 
 def plane_of(grid: tuple[int, ...]) -> Plane:
     """The plane of a grid (columns,), (rows, columns) or (times, rows, columns)."""
@@ -56,6 +67,12 @@ def choose(noise: Float[Tensor, "b n"], num_chosen: int, allowed: Bool[Tensor, "
         keys = keys.masked_fill(~allowed, FINE * num_places)
     last = keys.kthvalue(num_chosen, 1, keepdim=True).values
     return (keys <= last).nonzero()[:, 1].view(-1, num_chosen)
+
+
+def mark(places: Int[Tensor, "b ..."], num_places: int) -> Bool[Tensor, "b n"]:
+    """Which of so many places are among those of each row."""
+    nothing = torch.zeros(len(places), num_places, dtype=torch.bool)
+    return nothing.scatter_(1, places.flatten(1), True)
 
 
 def first_places(marked: Bool[Tensor, "b n"], num_kept: int) -> Int[Tensor, "b k"]:

@@ -42,6 +42,8 @@ class MAE(Objective):
         super().__init__()
         if encoder.grid != masks.grid:
             raise ValueError(f"The masks hide patches of a grid {masks.grid}, the encoder has {encoder.grid}.")
+        if decoder.grid != encoder.grid:
+            raise ValueError(f"The encoder has a grid {encoder.grid}, the decoder was built for {decoder.grid}.")
         if decoder.answer.out_features != encoder.patch_dim:
             raise ValueError(
                 f"A patch has {encoder.patch_dim} numbers, the decoder answers with {decoder.answer.out_features}; "

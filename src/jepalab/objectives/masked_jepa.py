@@ -1,4 +1,4 @@
-"""Masked embedding prediction: I-JEPA (arXiv 2301.08243), and by its parts SALT, data2vec and V-JEPA 2.1.
+"""Masked embedding prediction: I-JEPA (arXiv 2301.08243), V-JEPA (2404.08471), and by parts SALT, data2vec, V-JEPA 2.1.
 
 The encoder sees the context alone; the predictor answers for each target block in a pass of its own; the targets are
 embeddings of the *full* input, taken from the teacher's levels and layer-normed.
@@ -6,12 +6,13 @@ embeddings of the *full* input, taken from the teacher's levels and layer-normed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepalab.backbones.masked import MaskedPredictor
 from jepalab.backbones.teachers import EMATeacher, Teacher
@@ -19,7 +20,7 @@ from jepalab.backbones.vit import ViT, take_tokens
 from jepalab.losses.distances import Distance, smooth_l1
 from jepalab.losses.regularisers import Regulariser
 from jepalab.losses.targets import Targets, output_level
-from jepalab.masks.drawing import MaskDrawer
+from jepalab.masks.drawing import mask_drawers
 from jepalab.masks.random import RandomMask
 from jepalab.types import Batch, Encoder, Mask, MaskSampler, Objective, PatchEncoder, Space
 
@@ -27,6 +28,10 @@ from jepalab.types import Batch, Encoder, Mask, MaskSampler, Objective, PatchEnc
 class MaskedJEPA(Objective):
     """The predicted embeddings of hidden tokens against the teacher's.
 
+    masks        one sampler, or several that each hide part of every sample (V-JEPA: `Tubes.short_range` and
+                 `Tubes.long_range`). The teacher reads the input once; the student and the predictor answer for each
+                 mask in a pass of their own, the predictor with a mask token of its own; a term is the mean over the
+                 masks of what it is for each.
     teacher      `EMATeacher` (published), `FrozenTeacher` (SALT) or `OwnTeacher`, which needs a regulariser.
     targets      which of the teacher's levels are predicted; the predictor answers in their width.
     distance     smooth L1 (published code), squared or absolute.
@@ -54,7 +59,7 @@ class MaskedJEPA(Objective):
         encoder: Encoder,
         *,
         predictor: MaskedPredictor,
-        masks: MaskSampler,
+        masks: MaskSampler | Sequence[MaskSampler],
         teacher: Teacher,
         targets: Targets = output_level,
         distance: Distance = smooth_l1,
@@ -63,13 +68,21 @@ class MaskedJEPA(Objective):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not isinstance(encoder, PatchEncoder) or encoder.grid != masks.grid:
+        samplers = (masks,) if isinstance(masks, MaskSampler) else tuple(masks)
+        grids = {sampler.grid for sampler in samplers}
+        if not isinstance(encoder, PatchEncoder) or grids != {encoder.grid}:
             raise ValueError(
-                f"A masked JEPA hides patches, so it needs an encoder of patches on the masks' grid {masks.grid}, got "
-                f"{type(encoder).__name__} on {encoder.grid if isinstance(encoder, PatchEncoder) else 'no grid'}."
+                "A masked JEPA hides patches, so it needs an encoder of patches on the masks' grid "
+                f"{' and '.join(map(str, sorted(grids))) or '(there are no masks)'}, got {type(encoder).__name__} on "
+                f"{encoder.grid if isinstance(encoder, PatchEncoder) else 'no grid'}."
             )
         if predictor.grid != encoder.grid:
             raise ValueError(f"The encoder has a grid {encoder.grid}, the predictor was built for {predictor.grid}.")
+        if predictor.num_mask_tokens < len(samplers):
+            raise ValueError(
+                f"Each of {len(samplers)} masks has a mask token of its own, the predictor has "
+                f"{predictor.num_mask_tokens}; build it with num_mask_tokens={len(samplers)}."
+            )
         if {*encoder.parameters()} & {*teacher.parameters()}:
             raise ValueError("The teacher is the student's own network; give it a copy, or use OwnTeacher.")
         if (teacher.space is Space.OWN_EMBEDDING) != (regulariser is not None):
@@ -78,7 +91,8 @@ class MaskedJEPA(Objective):
                 f"gradient on to one; got {type(teacher).__name__} and {type(regulariser).__name__}."
             )
         self.encoder, self.predictor, self.teacher = encoder, predictor, teacher
-        self.masks = MaskDrawer(masks, seed=seed)
+        self.masks, *further = mask_drawers(samplers, seed=seed)
+        self.further_masks = nn.ModuleList(further)
         self.targets, self.distance, self.regulariser = targets, distance, regulariser
         self.context_term = None if predictor.answer_context is None else f"{teacher.name}_context"
         names = [teacher.name, *filter(None, [self.context_term]), *(regulariser.names if regulariser else ())]
@@ -87,27 +101,35 @@ class MaskedJEPA(Objective):
             raise ValueError(
                 f"These parts have the terms {', '.join(names)}, got weights for {', '.join(self.weights)}."
             )
-        self.register_buffer("nearness", _nearness(encoder.grid), persistent=False)
+        nearness = torch.empty(0, 0) if self.context_term is None else _nearness(encoder.grid)
+        self.register_buffer("nearness", nearness, persistent=False)
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        mask = self.masks(len(batch))
+        masks = [draw(len(batch)) for draw in (self.masks, *self.further_masks)]
         levels = self.teacher(self.patch_encoder, batch.x)
         z_target = self.targets(levels)
         self._check_answers(z_target)
-        z = self.encoder(batch.x, mask.context)
+        each = [self._compare(batch.x, mask, z_target, which) for which, mask in enumerate(masks)]
+        terms = {name: torch.stack([found[name] for found in each]).mean() for name in each[0]}
+        if self.regulariser is not None:
+            terms |= self.regulariser(levels[-1])
+        return terms
+
+    def _compare(
+        self, x: Float[Tensor, "b t *obs"], mask: Mask, z_target: Float[Tensor, "b n d"], which: int
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The terms of one of the masks."""
+        z = self.encoder(x, mask.context)
         terms = {}
         if self.context_term is None:
-            z_pred = self.predictor(z, mask)
+            z_pred = self.predictor(z, mask, which)
         else:
-            z_pred, context_pred = self.predictor.with_context(z, mask)
+            z_pred, context_pred = self.predictor.with_context(z, mask, which)
             seen = take_tokens(z_target, mask.context).unsqueeze(1).expand_as(context_pred)
             terms[self.context_term] = self.distance(context_pred, seen, self._weigh_context(mask))
         hidden = take_tokens(z_target, mask.target.flatten(1)).unflatten(1, mask.target.shape[1:])
         weight = None if mask.present is None else mask.present.float()
-        terms[self.teacher.name] = self.distance(z_pred, hidden, weight)
-        if self.regulariser is not None:
-            terms |= self.regulariser(levels[-1])
-        return terms
+        return terms | {self.teacher.name: self.distance(z_pred, hidden, weight)}
 
     @property
     def patch_encoder(self) -> PatchEncoder:
@@ -125,7 +147,7 @@ class MaskedJEPA(Objective):
 
     def _check_answers(self, z_target: Float[Tensor, "b n d"]) -> None:
         """ValueError unless the predictor answers in the targets' width, and there is a target for each patch."""
-        num_patches, wide = len(self.nearness), z_target.shape[-1]
+        num_patches, wide = prod(self.patch_encoder.grid), z_target.shape[-1]
         answers = filter(None, [self.predictor.answer, self.predictor.answer_context])
         widths = [answer.out_features for answer in answers]
         if z_target.shape[1] != num_patches or {*widths} != {wide}:

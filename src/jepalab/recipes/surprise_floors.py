@@ -1,0 +1,89 @@
+"""What expects something without having learned: copying, extrapolating, random networks, and physics itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import mean
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jepalab.backbones.conv import ConvEncoder
+from jepalab.data.occluder_scenes import SIZE
+from jepalab.data.occluders import OccludedShapes
+from jepalab.instruments.foretelling import foretellers
+from jepalab.instruments.surprise import NUM_PAIRS, SurpriseSubject, baselines, surprise, surprise_subjects
+from jepalab.recipes.surprise_arms import DIM, ExpectationBench, expect_embedding_vicreg
+from jepalab.run import Run
+from jepalab.types import Batch, Objective, Space
+
+FloorName = Literal["copy last frame", "pixel velocity", "constant velocity", "physics", "untrained"]
+NUM_UNTRAINED, FIRST_SEED = 20, 20_000  # seeds that no run has
+
+
+class Floor(Objective):
+    """Holds the name of something that expects without having learned; it has no terms and cannot be trained."""
+
+    compares: ClassVar[Mapping[str, Space]] = {}
+
+    def __init__(self, name: FloorName) -> None:
+        super().__init__()
+        self.name = name
+        self.encoder = ConvEncoder(SIZE, dim=DIM).requires_grad_(False)
+        self.weights = {}
+
+    def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        raise ValueError("Nothing is learned here; give the run steps=0.")
+
+    @classmethod
+    def tiny(cls) -> tuple[Objective, Batch]:
+        return cls("copy last frame"), Batch(x=torch.rand(2, 12, 1, SIZE, SIZE))
+
+
+@dataclass(frozen=True)
+class FloorSubject:
+    """What `expectation` judges where nothing was learned."""
+
+    name: FloorName
+    stream: OccludedShapes
+    share: float
+
+
+def expecting_subjects(
+    objective: Objective, stream: OccludedShapes, *, share: float = 1.0
+) -> Mapping[str, SurpriseSubject | FloorSubject]:
+    """What is judged of a model, or of a floor."""
+    if isinstance(objective, Floor):
+        return {"model": FloorSubject(objective.name, stream, share)}
+    return surprise_subjects(objective, stream, share=share)
+
+
+def expectation(subject: SurpriseSubject | FloorSubject) -> dict[str, float]:
+    """`surprise`, of models and of floors alike; of 20 untrained networks the means, and `best_of_untrained`."""
+    if isinstance(subject, SurpriseSubject):
+        return surprise(subject)
+    if subject.name != "untrained":
+        num_pairs = {split: 2 * max(1, round(subject.share * num / 2)) for split, num in NUM_PAIRS.items()}
+        return baselines(subject.stream, num_pairs=num_pairs)[subject.name]
+    return _untrained(subject.stream, subject.share)
+
+
+def expect_nothing(bench: ExpectationBench, *, name: FloorName) -> Run:
+    """A floor, as a run of no steps."""
+    return replace(bench.run(Floor(name)), steps=0)
+
+
+def _untrained(stream: OccludedShapes, share: float) -> dict[str, float]:
+    found: list[dict[str, Any]] = []
+    shown: SurpriseSubject | None = None
+    for i in range(NUM_UNTRAINED):
+        objective = expect_embedding_vicreg(ExpectationBench(seed=FIRST_SEED + i)).objective
+        if shown is None:
+            shown = surprise_subjects(objective, stream, share=share)["model"]
+        subject = replace(shown, objective=objective.eval(), foretells=foretellers(objective))
+        found.append(surprise(subject))
+    best = max(scores["surprise_accuracy"] for scores in found)
+    return {name: mean(scores[name] for scores in found) for name in found[0]} | {"best_of_untrained": best}
