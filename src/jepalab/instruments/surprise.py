@@ -6,8 +6,8 @@ Beside it stands what a mere change does to it: a model that is alarmed by every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -139,6 +139,34 @@ def baselines(stream: OccludedShapes, *, num_pairs: Mapping[Split, int] = NUM_PA
         "constant velocity": judge(lambda pairs: told(pairs, pairs.inertial), test),
         "physics": judge(lambda pairs: told(pairs, pairs.lawful), test),
     }
+
+
+def untrained(
+    make: Callable[[int], Objective], *, validation: Trials, test: Trials, num_networks: int = 20
+) -> dict[str, list[float]]:
+    """Every score of networks as they are initialised, one for each seed that `make` gets: what chance looks like."""
+    found: dict[str, list[float]] = {}
+    for seed in range(num_networks):
+        objective = make(seed).eval().cpu()
+        for name, score in surprise(SurpriseSubject(objective, foretellers(objective), validation, test)).items():
+            found.setdefault(name, []).append(score)
+    return found
+
+
+def by_strength(
+    foretells: Foretells,
+    stream: OccludedShapes,
+    strengths: Sequence[float],
+    *,
+    num_pairs: Mapping[Split, int] = NUM_PAIRS,
+) -> dict[float, dict[str, float]]:
+    """The scores on the same clips under the stream's nuisance at other strengths, the setting chosen anew at each."""
+    found = {}
+    for strength in strengths:
+        other = replace(stream, nuisance=replace(stream.nuisance, strength=strength))
+        validation, test = (show(other, split, num) for split, num in num_pairs.items())
+        found[strength] = tuned(foretells, validation=validation, test=test)
+    return found
 
 
 def surprise_of(foretells: Foretells, setting: Setting) -> Surprise:

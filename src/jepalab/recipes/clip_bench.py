@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jepalab.backbones.masked_denoiser import MaskedDenoiser
+from jepalab.backbones.patch_heads import build_of_size
 from jepalab.compare.cells import Judging
 from jepalab.data.augmentation import Augmentation, Crop
 from jepalab.data.clips import Clips, open_clips
@@ -29,6 +30,7 @@ from jepalab.masks.tubes import Tubes
 from jepalab.progress import count_items
 from jepalab.recipes.image_bench import subjects_where_labelled
 from jepalab.recipes.patch_bench import Network, PatchBench, Schedule
+from jepalab.run import count_parameters
 from jepalab.types import MaskSampler
 
 CLIP_NETWORK = Network(patch=4, width=128, depth=4, num_heads=4, head_width=64, head_depth=2)
@@ -187,9 +189,14 @@ class ClipBench(PatchBench):
         return (PastFuture(self.grid, num_context=times // 2 * rows * columns),)
 
     def masked_denoiser(self, patch_dim: int) -> MaskedDenoiser:
-        """A head that denoises hidden patches, as wide and deep as the predictor."""
+        """A head that denoises hidden patches, with about as many parameters as the predictor."""
         n = self.network
+        budget = count_parameters(self.predictor(n.width))
         with seeded(self.seed + 1):
-            return MaskedDenoiser(
-                n.width, patch_dim, grid=self.grid, width=n.head_width, depth=n.head_depth, num_heads=n.num_heads
+            return build_of_size(
+                budget,
+                lambda width: MaskedDenoiser(
+                    n.width, patch_dim, grid=self.grid, width=width, depth=n.head_depth, num_heads=n.num_heads
+                ),
+                step=2 * n.num_heads if n.num_heads % 2 else n.num_heads,
             )

@@ -137,9 +137,7 @@ class PatchBench(ABC):
         n = self.network
         budget = count_parameters(self.predictor(n.width))
         with seeded(self.seed + 1):
-            return build_of_size(
-                budget, lambda width: PatchHead(n.width, out_dim, width=width, depth=n.head_depth), step=8
-            )
+            return build_of_size(budget, lambda width: PatchHead(n.width, out_dim, width=width, depth=n.head_depth))
 
     def denoiser(self, out_dim: int) -> DenoisingDecoder:
         """A head that sees every token, as wide and deep as I-JEPA's predictor."""

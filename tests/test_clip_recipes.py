@@ -1,0 +1,207 @@
+"""The video lab: arms alike where they should be, tuned or absent, and clips that play without a script."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jepalab.backbones.vit import ViT
+from jepalab.cli import main
+from jepalab.compare.cells import judge_run
+from jepalab.compare.clip_pictures import encode_movies, on_pixels
+from jepalab.compare.grid import compare
+from jepalab.compare.report import write_report
+from jepalab.data import clips as clips_module
+from jepalab.data.motion_paths import MOTIONS
+from jepalab.fit import fit
+from jepalab.objectives.masked_jepa import MaskedJEPA
+from jepalab.recipes import clip_bench, video
+from jepalab.recipes.clip_bench import ClipBench, Footage
+from jepalab.recipes.patch_bench import Network, Schedule
+from jepalab.recipes.video import ARMS, CONDITION, MAIN
+
+SMALL = Network(patch=4, width=32, depth=2, num_heads=2, head_width=32, head_depth=2)
+BRIEF = Schedule(steps=2, batch_size=8)
+TRAINED = [name for name, arm in ARMS.items() if arm.knob]
+SEARCHED = {
+    "settings": {"lr": 1e-3, "weight_decay": 0.05},
+    "score": 0.5,
+    "scores": [0.4, 0.5],
+    "expected_best_of_n": [0.45, 0.475],
+    "share_above_random_encoder": 0.5,
+}
+TUNED = {"conditions": {CONDITION: dict.fromkeys(("J1", "G2", "G3"), SEARCHED)}}
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Footage:
+    """Ninety clips of 4 frames of 16 pixels in three classes, by how light they are, in folders of frames."""
+    place = tmp_path_factory.mktemp("footage")
+    generator = np.random.default_rng(0)
+    for label in range(3):
+        for number in range(30):
+            folder = place / f"data/class {label}/{number}"
+            folder.mkdir(parents=True)
+            light = generator.integers(60 * label, 60 * label + 100, (16, 16, 3))
+            for frame in range(4):
+                Image.fromarray((light + 3 * frame).astype(np.uint8)).save(folder / f"{frame}.png")
+    return Footage(data=place / "data", size=16, num_frames=4, stride=1, cache=place / "cache")
+
+
+@pytest.fixture
+def bench(footage: Footage) -> ClipBench:
+    return ClipBench(footage=footage, network=SMALL, schedule=BRIEF)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_trains_from_the_same_first_weights_and_can_be_judged(arm: str, bench: ClipBench) -> None:
+    run = ARMS[arm].make(bench)
+    if isinstance(run.objective.encoder, ViT):
+        first = bench.encoder().state_dict()
+        assert all(torch.equal(value, first[key]) for key, value in run.objective.encoder.state_dict().items())
+        assert run.objective.encoder.grid == (2, 4, 4)
+    assert (run.steps > 0) == (arm in TRAINED)
+    fit(run, device="cpu")
+    scores = judge_run(run, video.judging("trial"))
+    assert {"linear", "linear_validation"} <= scores.keys()
+    assert ("teacher/linear" in scores) == (arm in {"J1", "J1c", "J4"})
+
+
+@pytest.mark.parametrize("arm", [arm for arm in TRAINED if arm[0] in "JG" and arm != "J4"])  # which answers four levels
+def test_heads_have_the_same_budget_within_a_tenth(arm: str, footage: Footage) -> None:
+    bench = ClipBench(footage=footage, schedule=BRIEF)
+    counts, wanted = (ARMS[name].make(bench).count_parameters() for name in (arm, "J1"))
+    head, budget = (each["trained"] - each["encoder"] for each in (counts, wanted))
+    assert head == pytest.approx(budget, rel=0.1)
+
+
+def test_vjepa_hides_two_kinds_of_tubes_each_with_its_mask_token(bench: ClipBench) -> None:
+    objective = ARMS["J1"].make(bench).objective
+    assert isinstance(objective, MaskedJEPA)
+    assert len(objective.further_masks) == 1
+    assert objective.predictor.num_mask_tokens == 2
+
+
+def test_all_arms_see_the_same_clips_and_crops(bench: ClipBench) -> None:
+    batches = [ARMS[arm].make(bench).stream.batch(3).x for arm in ("J1", "J2", "G1", "G3")]
+    assert all(torch.equal(batch, batches[0]) for batch in batches)
+    assert batches[0].shape == (8, 4, 3, 16, 16)
+
+
+def test_frames_of_a_clip_are_cropped_alike(footage: Footage) -> None:
+    """The frames of these clips differ by a constant, and so they must after any crop."""
+    x = ClipBench(footage=replace(footage, flip=0.5), network=SMALL, schedule=BRIEF).stream().batch(0).x
+    change = x.diff(dim=1)
+    torch.testing.assert_close(change, torch.full_like(change, 3 / 255), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("changes", "said"), [({"patch": 5}, "cannot be cut"), ({"patch": 8}, "cannot be cut")])
+def test_patches_that_do_not_fit_are_refused(footage: Footage, changes: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ClipBench(footage=footage, network=replace(SMALL, **changes)).encoder()
+    with pytest.raises(ValueError, match=said):
+        ClipBench(footage=footage, network=SMALL, tubelet=3).encoder()
+
+
+def test_without_data_the_motion_classes_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def drawn(images: object, **settings: Any) -> clips_module.Clips:
+        asked.update(settings)
+        return clip_bench_motions(images, **settings | {"num_train": 48, "num_validation": 16, "num_test": 16})
+
+    clip_bench_motions = clip_bench.motion_clips
+    monkeypatch.setattr(clip_bench, "motion_clips", drawn)
+    clips = Footage(cache=tmp_path, strength=0.5, persistence=1.0, drift=0.1).open()
+    assert clips.names == list(MOTIONS)
+    assert (asked["nuisance"].strength, asked["nuisance"].persistence, asked["drift"]) == (0.5, 1.0, 0.1)
+
+
+def test_main_arms_cover_both_camps_floors_and_ceiling() -> None:
+    assert {"J1", "G1", "G2", "G3", "S", "R", "PCA"} <= {*MAIN}
+    assert all(ARMS[arm].knob for arm in MAIN if arm not in {"R", "PCA"})
+
+
+@pytest.fixture(scope="module")
+def report(footage: Footage, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a comparison of three arms and their floors, with two steps each."""
+    folder = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(video, "tuned", lambda: TUNED)
+        patch.setattr(video, "CLIP_NETWORK", SMALL)
+        plan = video.plan(footage, samples=128, num_seeds=1, patch=4, width=32, depth=2, read_outs="quick")
+        compare(plan, out=folder, num_workers=1)
+    cells = json.loads((folder / "results.json").read_text())["cells"]
+    assert {cell["status"] for cell in cells} == {"done"}, [cell.get("error") for cell in cells]
+    return write_report(folder).read_text()
+
+
+def test_untuned_arms_do_not_compete_and_the_report_says_so(report: str) -> None:
+    assert "Left out, for want of tuned settings: J1c, J2, G1, S." in report
+
+
+def test_report_counts_clips_and_plays_them(report: str) -> None:
+    for heading in (
+        "What is hidden over time, and what is predicted",
+        "Prediction against truth",
+        "What the encoders see over time",
+        "Which clips lie near",
+        "How few labels are enough?",
+    ):
+        assert heading in report
+    assert "clips seen" in report
+    assert "<script" not in report
+    addresses = re.findall(r'src="data:image/webp;base64,([^"]+)"', report)
+    assert len(addresses) >= 10
+    for address in addresses[:3]:
+        movie = Image.open(io.BytesIO(base64.b64decode(address)))
+        assert getattr(movie, "n_frames", 1) == 4
+
+
+def test_movies_keep_every_frame_and_pixel() -> None:
+    dice = np.random.default_rng(0)
+    movies = dice.integers(0, 255, (2, 5, 6, 7, 3), dtype=np.uint8)
+    address, width, height = encode_movies(movies)
+    movie = Image.open(io.BytesIO(base64.b64decode(address.split(",")[1])))
+    assert (width, height) == movie.size == (7 + 2 + 7, 6)
+    assert movie.n_frames == 5  # type: ignore[attr-defined]
+    for t in range(5):
+        movie.seek(t)
+        frame = np.asarray(movie.convert("RGB"))
+        assert (frame[:, :7] == movies[0, t]).all()
+        assert (frame[:, 9:] == movies[1, t]).all()
+
+
+def test_patches_cover_their_pixels_at_their_times() -> None:
+    numbers = np.arange(2 * 2 * 3).reshape(1, 12)
+    shown = on_pixels(numbers, (2, 2, 3), (4, 4, 6))
+    assert shown.shape == (1, 4, 4, 6)
+    assert (shown[0, :2, :2, :2] == 0).all()
+    assert (shown[0, 2:, 2:, 4:] == 11).all()
+
+
+def test_a_run_on_clips_is_trained_probed_and_embedded(
+    footage: Footage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cache = ["--cache", str(footage.cache)]
+    words = ["--size", "16", "--num-frames", "4", "--stride", "1", "--width", "32", "--depth", "2", "--num-heads", "2"]
+    small = [*words, "--head-width", "16", "--head-depth", "1", "--steps", "2", "--batch-size", "8", "--device", "cpu"]
+    assert main(["train", "vjepa", "--data", str(footage.data), "--out", "run", *small, *cache]) == 0
+    capsys.readouterr()
+    assert main(["probe", "run", "--data", str(footage.data), "--stride", "1", *cache, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["num_classes"] == 3
+    assert set(found["scores"]) == {"student", "random init", "pixel PCA"}
+    assert main(["embed", "run", "--data", str(footage.data), "--stride", "1", *cache, "--out", "z.npy"]) == 0
+    assert np.load("z.npy").shape == (90, 32)
