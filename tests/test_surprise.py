@@ -47,6 +47,7 @@ from jepalab.instruments.surprise import (
     surprise_of,
     surprise_subjects,
     tuned,
+    untrained,
 )
 from jepalab.losses.pixels import plain_pixels
 from jepalab.masks.causal import PastFuture
@@ -212,9 +213,9 @@ def test_each_objective_is_held_against_its_own_targets(clips: Tensor) -> None:
 
 
 def test_an_objective_that_predicts_nothing_foretells_nothing() -> None:
-    untrained = Untrained(ConvEncoder(32, dim=4))
-    assert foretellers(untrained) == {}
-    subject = surprise_subjects(untrained, OccludedShapes(), share=0.03)["model"]
+    objective = Untrained(ConvEncoder(32, dim=4))
+    assert foretellers(objective) == {}
+    subject = surprise_subjects(objective, OccludedShapes(), share=0.03)["model"]
     assert surprise(subject) == {}
     assert isinstance(CopyLastFrame(), Foretells)
 
@@ -384,6 +385,20 @@ def test_the_instrument_reads_every_space_of_a_model() -> None:
     mean = sum(scores[f"{concept}_accuracy"] for concept in CONCEPTS) / len(CONCEPTS)
     assert scores["surprise_accuracy"] == pytest.approx(mean)
     assert surprise(subject) == scores
+
+
+def test_untrained_networks_are_one_for_each_seed() -> None:
+    weights = {"predict": 1.0, "variance": 1.0, "covariance": 1.0}
+
+    def make(seed: int) -> Objective:
+        encoder, predictor = conv_parts(seed, size=32)
+        return VICRegJEPA(encoder, predictor=predictor, weights=weights)
+
+    trials = show(OccludedShapes(), "test", 4)
+    found = untrained(make, validation=trials, test=trials, num_networks=2)
+    for seed in range(2):
+        subject = SurpriseSubject(make(seed).eval(), foretellers(make(seed).eval()), trials, trials)
+        assert {name: scores[seed] for name, scores in found.items()} == surprise(subject)
 
 
 def test_a_masked_clip_model_is_judged_on_whole_clips() -> None:

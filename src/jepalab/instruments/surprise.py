@@ -6,8 +6,8 @@ Beside it stands what a mere change does to it: a model that is alarmed by every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -150,22 +150,6 @@ def untrained(
         objective = make(seed).eval().cpu()
         for name, score in surprise(SurpriseSubject(objective, foretellers(objective), validation, test)).items():
             found.setdefault(name, []).append(score)
-    return found
-
-
-def by_strength(
-    foretells: Foretells,
-    stream: OccludedShapes,
-    strengths: Sequence[float],
-    *,
-    num_pairs: Mapping[Split, int] = NUM_PAIRS,
-) -> dict[float, dict[str, float]]:
-    """The scores on the same clips under the stream's nuisance at other strengths, the setting chosen anew at each."""
-    found = {}
-    for strength in strengths:
-        other = replace(stream, nuisance=replace(stream.nuisance, strength=strength))
-        validation, test = (show(other, split, num) for split, num in num_pairs.items())
-        found[strength] = tuned(foretells, validation=validation, test=test)
     return found
 
 

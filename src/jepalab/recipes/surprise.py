@@ -77,14 +77,14 @@ METRICS = {
 GARRIDO = "Garrido et al. 2025, arXiv 2502.11831: on IntPhys V-JEPA 98 %, pixel prediction near chance"
 
 
-def declare(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
-    """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
+def declare(competing: Sequence[tuple[str, str]]) -> list[Contrast]:
+    """The contrasts, with their directions, declared before any final seed ran; of those (arm, condition) that compete."""
     latent = "What is hidden is carried by a state, and a JEPA is trained to keep a state that foretells."
     noisy = "What nobody can foretell is most of a pixel error, and none of an embedding's."
     change = "Pixels are surprised by any change of pixels; a code need not hold them."
     slow = "A code that holds what stays is alarmed when it changes."
     hope = "What learned nothing should not tell them apart."
-    claims = [
+    claims: list[Better] = [
         _better("J1 > G2 | surprise_accuracy | clean", latent, GARRIDO),
         _better("J4 > G1 | surprise_accuracy | clean", latent, GARRIDO),
         _better("J1 > G2 | permanence_accuracy | tv 1", noisy, f"{GARRIDO}; arXiv 2505.12477"),
@@ -95,7 +95,8 @@ def declare(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
         _better("J1 > COPY | surprise_accuracy | clean", hope, "every honest table"),
         _better("G2 > COPY | surprise_accuracy | clean", hope, "every honest table"),
     ]
-    return [claim for claim in claims if {claim.better, claim.than} <= set(arms) and claim.condition in conditions]
+    pairs = {*competing}
+    return [c for c in claims if {(c.better, c.condition), (c.than, c.condition)} <= pairs]
 
 
 def _better(claim: str, because: str, source: str) -> Better:
@@ -185,7 +186,7 @@ def plan(
             subjects=expecting_subjects,
         ),
         illustrate=partial(draw_trials, {name: CONDITIONS[name].stream(0) for name in names}),
-        contrasts=declare(competing, names),
+        contrasts=declare([(cell.arm, cell.condition) for cell in cells]),
         arms={arm: ARMS[arm].label for arm in competing},
         conditions={name: _describe(CONDITIONS[name]) for name in names},
         metrics=METRICS,

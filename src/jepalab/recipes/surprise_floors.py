@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import mean
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,8 +14,16 @@ from torch import Tensor
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.data.occluder_scenes import SIZE
 from jepalab.data.occluders import OccludedShapes
-from jepalab.instruments.foretelling import foretellers
-from jepalab.instruments.surprise import NUM_PAIRS, SurpriseSubject, baselines, surprise, surprise_subjects
+from jepalab.data.sprites import Split
+from jepalab.instruments.surprise import (
+    NUM_PAIRS,
+    SurpriseSubject,
+    baselines,
+    show,
+    surprise,
+    surprise_subjects,
+    untrained,
+)
 from jepalab.recipes.surprise_arms import DIM, ExpectationBench, expect_embedding_vicreg
 from jepalab.run import Run
 from jepalab.types import Batch, Objective, Space
@@ -66,8 +74,7 @@ def expectation(subject: SurpriseSubject | FloorSubject) -> dict[str, float]:
     if isinstance(subject, SurpriseSubject):
         return surprise(subject)
     if subject.name != "untrained":
-        num_pairs = {split: 2 * max(1, round(subject.share * num / 2)) for split, num in NUM_PAIRS.items()}
-        return baselines(subject.stream, num_pairs=num_pairs)[subject.name]
+        return baselines(subject.stream, num_pairs=_num_pairs(subject.share))[subject.name]
     return _untrained(subject.stream, subject.share)
 
 
@@ -77,13 +84,14 @@ def expect_nothing(bench: ExpectationBench, *, name: FloorName) -> Run:
 
 
 def _untrained(stream: OccludedShapes, share: float) -> dict[str, float]:
-    found: list[dict[str, Any]] = []
-    shown: SurpriseSubject | None = None
-    for i in range(NUM_UNTRAINED):
-        objective = expect_embedding_vicreg(ExpectationBench(seed=FIRST_SEED + i)).objective
-        if shown is None:
-            shown = surprise_subjects(objective, stream, share=share)["model"]
-        subject = replace(shown, objective=objective.eval(), foretells=foretellers(objective))
-        found.append(surprise(subject))
-    best = max(scores["surprise_accuracy"] for scores in found)
-    return {name: mean(scores[name] for scores in found) for name in found[0]} | {"best_of_untrained": best}
+    def make(number: int) -> Objective:
+        return expect_embedding_vicreg(ExpectationBench(seed=FIRST_SEED + number)).objective
+
+    validation, test = (show(stream, split, num) for split, num in _num_pairs(share).items())
+    found = untrained(make, validation=validation, test=test, num_networks=NUM_UNTRAINED)
+    means = {name: mean(scores) for name, scores in found.items()}
+    return means | {"best_of_untrained": max(found["surprise_accuracy"])}
+
+
+def _num_pairs(share: float) -> dict[Split, int]:
+    return {split: 2 * max(1, round(share * num / 2)) for split, num in NUM_PAIRS.items()}

@@ -1,0 +1,133 @@
+"""The sensor lab's arms and plan: alike where they should be, tuned or absent, with floors that need no network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jepalab.backbones.vit import ViT
+from jepalab.cli import main
+from jepalab.compare.cells import judge_run
+from jepalab.compare.grid import compare
+from jepalab.compare.report import write_report
+from jepalab.fit import fit
+from jepalab.instruments.hand_features import hand_features
+from jepalab.masks.causal import PastFuture
+from jepalab.objectives.masked_jepa import MaskedJEPA
+from jepalab.recipes import sensors
+from jepalab.recipes.patch_bench import Network, Schedule
+from jepalab.recipes.sensors import ARMS, CONDITION
+from jepalab.recipes.series_bench import Recordings, SeriesBench
+
+SMALL = Network(patch=4, width=32, depth=2, num_heads=2, head_width=32, head_depth=2)
+BRIEF = Schedule(steps=2, batch_size=8)
+TRAINED = [name for name, arm in ARMS.items() if arm.knob]
+SEARCHED = {
+    "settings": {"lr": 1e-3, "weight_decay": 0.05},
+    "score": 0.5,
+    "scores": [0.4, 0.5],
+    "expected_best_of_n": [0.45, 0.475],
+    "share_above_random_encoder": 0.5,
+}
+TUNED = {"conditions": {CONDITION: dict.fromkeys(("J4", "G1"), SEARCHED)}}
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
+    """Six people who swing at one of three speeds, 8 windows of 32 rows and 2 channels each, in one table."""
+    place = tmp_path_factory.mktemp("recordings")
+    dice, lines = np.random.default_rng(0), ["a,b,label,subject"]
+    for subject in range(6):
+        for label, speed in (("slow", 0.2), ("middling", 0.6), ("fast", 1.5)):
+            phase = dice.uniform(0, 6.28)
+            for row in range(8 * 32):
+                swing = np.sin(speed * row + phase + np.array([0.0, 1.0])) + dice.normal(0, 0.1, 2)
+                lines.append(f"{swing[0]:.4f},{swing[1]:.4f},{label},{subject}")
+    (place / "swings.csv").write_text("\n".join(lines))
+    return Recordings(data=place / "swings.csv", window=32, hop=32, cache=place / "cache")
+
+
+@pytest.fixture
+def bench(recordings: Recordings) -> SeriesBench:
+    return SeriesBench(recordings=recordings, network=SMALL, schedule=BRIEF)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_trains_from_the_same_first_weights_and_can_be_judged(arm: str, bench: SeriesBench) -> None:
+    run = ARMS[arm].make(bench)
+    if isinstance(run.objective.encoder, ViT):
+        first = bench.encoder().state_dict()
+        assert all(torch.equal(value, first[key]) for key, value in run.objective.encoder.state_dict().items())
+        assert run.objective.encoder.grid == (8,)
+    assert (run.steps > 0) == (arm in TRAINED)
+    fit(run, device="cpu")
+    scores = judge_run(run, sensors.judging("trial"))
+    assert {"linear", "linear_validation"} <= scores.keys()
+    assert ("teacher/linear" in scores) == (arm in {"J3", "J4"})
+
+
+@pytest.mark.parametrize("arm", [arm for arm in TRAINED if arm[0] in "JG"])
+def test_heads_have_the_same_budget_within_a_tenth(arm: str, recordings: Recordings) -> None:
+    bench = SeriesBench(recordings=recordings, schedule=BRIEF)
+    counts, wanted = (ARMS[name].make(bench).count_parameters() for name in (arm, "J4"))
+    head, budget = (each["trained"] - each["encoder"] for each in (counts, wanted))
+    assert head == pytest.approx(budget, rel=0.1)
+
+
+def test_the_first_three_jepas_see_the_past_and_predict_the_future(bench: SeriesBench) -> None:
+    for arm in ("J1", "J2", "J3"):
+        objective = ARMS[arm].make(bench).objective
+        assert isinstance(objective, MaskedJEPA)
+        assert objective.masks.sampler == PastFuture((8,), num_context=4)
+
+
+def test_floors_are_the_window_itself_and_what_engineers_made_of_it(bench: SeriesBench) -> None:
+    x = bench.stream().held_out("test", 5).x
+    raw, hand = (ARMS[arm].make(bench).objective.encoder for arm in ("RAW", "HAND"))
+    torch.testing.assert_close(raw(x), x.flatten(1)[:, None])
+    torch.testing.assert_close(hand(x), hand_features(x)[:, None])
+    assert (raw.dim, hand.dim) == (64, hand_features(x).shape[1])
+
+
+def test_patches_that_do_not_fit_are_refused(recordings: Recordings) -> None:
+    for patch in (5, 16):
+        network = Network(patch=patch, width=32, depth=2, num_heads=2)
+        with pytest.raises(ValueError, match="cannot be cut into at least 4 patches"):
+            SeriesBench(recordings=recordings, network=network).encoder()
+
+
+def test_a_comparison_of_series_is_reported(recordings: Recordings, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sensors, "tuned", lambda: TUNED)
+        plan = sensors.plan(recordings, samples=256, num_seeds=1, patch=4, width=32, depth=2)
+        compare(plan, out=tmp_path, num_workers=1)
+    cells = json.loads((tmp_path / "results.json").read_text())["cells"]
+    assert {cell["status"] for cell in cells} == {"done"}, [cell.get("error") for cell in cells]
+    assert {cell["arm"] for cell in cells} == {"J4", "G1", "R", "RAW", "HAND"}
+    page = write_report(tmp_path).read_text()
+    for words in (
+        "windows seen",
+        "Left out, for want of tuned settings: J1, J2, J3, G2, S.",
+        "6 groups, none of them in",
+    ):
+        assert words in page
+
+
+def test_a_run_on_series_is_trained_probed_and_embedded(
+    recordings: Recordings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = ["--data", str(recordings.data), "--cache", str(recordings.cache)]
+    words = ["--window", "32", "--hop", "32", "--patch", "4", "--width", "32", "--depth", "2", "--num-heads", "2"]
+    small = [*words, "--head-width", "16", "--head-depth", "1", "--steps", "2", "--batch-size", "8", "--device", "cpu"]
+    assert main(["train", "series-jepa", *place, "--out", "run", *small]) == 0
+    capsys.readouterr()
+    assert main(["probe", "run", *place, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["scores"]) == {"student", "random init"}
+    assert main(["embed", "run", *place, "--out", "z.npy"]) == 0
+    assert np.load("z.npy").shape == (144, 32)
