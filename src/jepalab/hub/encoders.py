@@ -16,6 +16,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from jepalab.backbones.conv import ConvEncoder
+from jepalab.backbones.frames import FrameDifferences, FramesAsPatches
 from jepalab.backbones.pca import PixelPCA
 from jepalab.backbones.resnet import ResNet
 from jepalab.backbones.vit import ViT
@@ -24,7 +25,9 @@ from jepalab.types import Encoder
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-KINDS: dict[str, type[Encoder]] = {kind.__name__: kind for kind in (ViT, ResNet, ConvEncoder, PixelPCA)}
+KINDS: dict[str, type[Encoder]] = {
+    kind.__name__: kind for kind in (ViT, ResNet, ConvEncoder, FramesAsPatches, FrameDifferences, PixelPCA)
+}
 
 
 def is_savable(encoder: Encoder) -> bool:

@@ -12,20 +12,24 @@ from torch import Tensor
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.decoder import PixelDecoder
+from jepalab.backbones.frames import FrameDifferences, FramesAsPatches
 from jepalab.backbones.inverse import InverseHead
+from jepalab.backbones.masked import MaskedPredictor
+from jepalab.backbones.patch_heads import build_of_size
 from jepalab.backbones.predictor import SequencePredictor
 from jepalab.data.folder import background_images, folder_sprites
 from jepalab.data.moving import MovingObject
 from jepalab.data.nuisance import Coherence, Nuisance
 from jepalab.data.sprites import Sprites, digits, dot
 from jepalab.dist import Precision, seeded
-from jepalab.run import Run
+from jepalab.run import Run, count_parameters
 from jepalab.types import Objective
 
 # Less room than the nuisance's 49 cells need: an encoder has to choose what it keeps.
 DIM = 16
 SIZE = 28
 NUM_ACTIONS = 2
+NUM_FOR_STATISTICS = 256
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,28 @@ class Bench:
         mean, std = self.stream().statistics()
         with seeded(self.seed):
             return ConvEncoder(dim=DIM, mean=mean, std=std)
+
+    def frames(self) -> FramesAsPatches:
+        """The same first weights once more, in an encoder whose frames can be hidden."""
+        stream = self.stream()
+        mean, std = stream.statistics()
+        with seeded(self.seed):
+            return FramesAsPatches(stream.num_frames, dim=DIM, mean=mean, std=std)
+
+    def differences(self) -> FrameDifferences:
+        """The same first weights once more, in an encoder of frame differences, normalised by those."""
+        change = self.stream().held_out("train", NUM_FOR_STATISTICS).x.diff(dim=1)
+        with seeded(self.seed):
+            return FrameDifferences(dim=DIM, std=float(change.std()))
+
+    def masked_predictor(self) -> MaskedPredictor:
+        """For hidden frames, with about as many parameters as `predictor`."""
+        budget, frames = count_parameters(self.predictor()), self.frames()
+        with seeded(self.seed + 1):
+            return build_of_size(
+                budget,
+                lambda width: MaskedPredictor(DIM, DIM, grid=frames.grid, width=width, depth=2, num_heads=2),
+            )
 
     def predictor(self, width: int = 128) -> SequencePredictor:
         with seeded(self.seed + 1):

@@ -41,6 +41,8 @@ ARMS: dict[str, Arm] = {
     "J4": Arm("JEPA + frozen random teacher", sequences.frozen_jepa, Knob("width", 64, 256, scale="power of two")),
     "J4p": Arm("JEPA + frozen pixel teacher (SALT)", sequences.salt_jepa, Knob("teacher_share", 0.1, 1.0)),
     "J1w": Arm("JEPA + VICReg within clips", sequences.within_clip_jepa, Knob("spread", 0.1, 10.0)),
+    "J1d": Arm("JEPA + VICReg on frame differences", sequences.difference_jepa, Knob("spread", 0.1, 10.0)),
+    "J5": Arm("Masked JEPA of frames + VICReg", sequences.masked_frame_jepa, Knob("spread", 0.1, 10.0)),
     "J1+A1": Arm("JEPA + VICReg + inverse dynamics", sequences.inverse_jepa, Knob("inverse", 0.1, 100.0)),
     "A1": Arm("Inverse dynamics", sequences.inverse_dynamics, Knob("width", 64, 256, scale="power of two")),
     "G2": Arm("Next-frame pixels", sequences.next_frame, Knob("width", 8, 32, scale="power of two")),
@@ -145,6 +147,18 @@ def explore(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
             "Behind a fixed distractor, pixels against their PCA", "G2 > PCA | fixed", because=FLOOR, source=looked
         ),
         _better("Behind a changing one, JEPA against that PCA", "J1 > PCA | changing", because=FLOOR, source=looked),
+        _better(
+            "Fixed distractor: frame differences",
+            "J1d > J1 | fixed",
+            because="What stays is not in a difference.",
+            source="the oldest remedy; seed 0 was seen untuned",
+        ),
+        _better(
+            "Changing distractor: frame differences",
+            "J1 > J1d | changing",
+            because="A difference of two frames holds the noise of both.",
+            source="the oldest remedy; seed 0 was seen untuned",
+        ),
         _better(
             "Fixed distractor: statistics within clips",
             "J1w > J1 | fixed",

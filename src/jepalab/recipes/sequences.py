@@ -9,17 +9,22 @@ from dataclasses import replace
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.pca import PixelPCA
+from jepalab.backbones.teachers import OwnTeacher
 from jepalab.compare.cells import Judging
 from jepalab.dist import seeded
 from jepalab.fit import fit
 from jepalab.instruments.diagnosis import geometry
 from jepalab.instruments.state import rollout, state
+from jepalab.losses.distances import mean_squared
+from jepalab.losses.regularisers import VarianceCovariance
 from jepalab.losses.sigreg import SIGReg
 from jepalab.losses.vicreg import within_clips
+from jepalab.masks.random import RandomMask
 from jepalab.objectives.autoencoder import Autoencoder
 from jepalab.objectives.ema_jepa import EMAJEPA
 from jepalab.objectives.frozen_jepa import FrozenJEPA
 from jepalab.objectives.inverse_dynamics import InverseDynamics
+from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.objectives.next_frame import NextFrame
 from jepalab.objectives.sigreg_jepa import SIGRegJEPA
 from jepalab.objectives.supervised import Supervised
@@ -51,6 +56,38 @@ def within_clip_jepa(bench: Bench, *, spread: float = 1.0) -> Run:
     """
     weights = {"predict": 1.0, "variance": spread, "covariance": spread}
     objective = VICRegJEPA(bench.encoder(), predictor=bench.predictor(), weights=weights, grouping=within_clips)
+    return bench.run(objective)
+
+
+def difference_jepa(bench: Bench, *, spread: float = 1.0) -> Run:
+    """JEPA + VICReg that sees frame differences alone, so that what stays cannot be encoded.
+
+    Args:
+        bench: what every arm shares.
+        spread: weight of the variance and covariance terms against the prediction's.
+    """
+    weights = {"predict": 1.0, "variance": spread, "covariance": spread}
+    return bench.run(VICRegJEPA(bench.differences(), predictor=bench.predictor(), weights=weights))
+
+
+def masked_frame_jepa(bench: Bench, *, spread: float = 1.0) -> Run:
+    """Masked JEPA: the embeddings of hidden frames from those of the visible ones, with VICReg's terms; no actions.
+
+    Args:
+        bench: what every arm shares.
+        spread: weight of the variance and covariance terms against the prediction's.
+    """
+    encoder = bench.frames()
+    objective = MaskedJEPA(
+        encoder,
+        predictor=bench.masked_predictor(),
+        masks=RandomMask(encoder.grid, share=0.5),
+        teacher=OwnTeacher(),
+        distance=mean_squared,
+        regulariser=VarianceCovariance(),
+        weights={"own": 1.0, "variance": spread, "covariance": spread},
+        seed=bench.seed,
+    )
     return bench.run(objective)
 
 

@@ -78,7 +78,7 @@ GARRIDO = "Garrido et al. 2025, arXiv 2502.11831: on IntPhys V-JEPA 98 %, pixel 
 
 
 def declare(competing: Sequence[tuple[str, str]]) -> list[Contrast]:
-    """The contrasts, with their directions, declared before any final seed ran; of those (arm, condition) that compete."""
+    """The contrasts that were declared before any final seed ran, where both their arms compete under the condition."""
     latent = "What is hidden is carried by a state, and a JEPA is trained to keep a state that foretells."
     noisy = "What nobody can foretell is most of a pixel error, and none of an embedding's."
     change = "Pixels are surprised by any change of pixels; a code need not hold them."
