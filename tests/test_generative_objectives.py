@@ -19,6 +19,7 @@ from jepalab.auditing import audit_objective, differences
 from jepalab.backbones.codebook import PatchCodebook, choose_seeds, nearest
 from jepalab.backbones.denoiser import DenoisingDecoder
 from jepalab.backbones.masked import MaskedPredictor
+from jepalab.backbones.masked_denoiser import MaskedDenoiser
 from jepalab.backbones.patch_heads import PatchHead, build_of_size, draw_patches
 from jepalab.backbones.vit import ViT
 from jepalab.losses import denoising
@@ -41,6 +42,7 @@ from jepalab.masks.causal import Prefix
 from jepalab.masks.prefixes import PrefixDrawer
 from jepalab.masks.random import RandomMask
 from jepalab.objectives.denoise import Denoise
+from jepalab.objectives.denoise_hidden import DenoiseHidden
 from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_token import MaskedToken
 from jepalab.objectives.next_patch import NextPatch
@@ -107,6 +109,13 @@ def small_next_token(num_bins: int = 4) -> NextToken:
 def small_denoise(predict: Prediction, levels: Levels = logit_normal_levels) -> Denoise:
     decoder = DenoisingDecoder(12, NUM_PIXELS, grid=GRID, width=8, depth=2, num_heads=HEADS)
     objective = Denoise(small_vit(), decoder=decoder, predict=predict, levels=levels)
+    lively(objective)
+    return objective
+
+
+def small_denoise_hidden(predict: Prediction) -> DenoiseHidden:
+    decoder = MaskedDenoiser(12, NUM_PIXELS, grid=GRID, width=8, depth=2, num_heads=HEADS)
+    objective = DenoiseHidden(small_vit(), decoder=decoder, masks=OneMask(), predict=predict)
     lively(objective)
     return objective
 
@@ -642,6 +651,55 @@ def test_denoising_is_its_equation(predict: Prediction, generator: torch.Generat
         return torch.stack(errors).square().mean()
 
     agree(objective, Batch(x=x), derive)
+
+
+@pytest.mark.parametrize("predict", PARTS, ids=lambda part: part.name)
+def test_denoising_of_hidden_patches_is_its_equation(predict: Prediction, generator: torch.Generator) -> None:
+    """As above, of hidden patches alone; the encoder reads the others clean, and is not told the level (2304.03283)."""
+    x, objective = pictures(3, generator), small_denoise_hidden(predict)
+    mask = OneMask()(3, torch.Generator().manual_seed(0))
+
+    def derive(w: Weights) -> Tensor:
+        errors, (levels, noises) = [], noise64(0, 3)
+        for i in range(3):
+            t, noise, clean, seen = levels[i], noises[i], normalised64(x[i]), mask.context[i]
+            z = encoder64(w, clean, keep=seen)
+            angles = [1000 * t * 10000 ** (-j / 4) for j in range(4)]
+            waves = torch.stack([angle.sin() for angle in angles] + [angle.cos() for angle in angles])
+            told = linear64(w, "decoder.level.fc2", gelu64(linear64(w, "decoder.level.fc1", waves)))
+            context = linear64(w, "decoder.embed", z) + w["decoder.positions"][seen]
+            for place, present in zip(mask.target[i], mask.present[i], strict=True):  # type: ignore[index, arg-type]
+                asked = place[present]
+                noisy = linear64(w, "decoder.embed_noisy", (1 - t) * clean[asked] + t * noise[asked])
+                tokens = torch.cat([context, noisy + w["decoder.positions"][asked] + told])
+                tokens = transformer64(w, "decoder.transformer", tokens, torch.ones(len(tokens), len(tokens)))
+                answer = linear64(w, "decoder.answer", tokens[len(context) :])
+                wanted = {"noise": noise, "velocity": noise - clean, "clean": clean}[predict.name][asked]
+                errors.append((answer - wanted).flatten())
+        return torch.cat(errors).square().mean()
+
+    agree(objective, Batch(x=x), derive)
+
+
+def test_what_is_seen_stays_and_what_is_hidden_is_drawn(generator: torch.Generator) -> None:
+    x, objective = pictures(3, generator), small_denoise_hidden(PredictVelocity())
+    mask = OneMask()(3, torch.Generator().manual_seed(0))
+    drawn = objective.imagine(x, generator=generator, mask=mask, num_steps=3)
+    change = (objective.vit.patches(drawn) - objective.vit.patches(x)).abs().amax(-1)
+    hidden = torch.zeros(3, 12, dtype=torch.bool).scatter_(1, mask.target.flatten(1), True)
+    assert (change[~hidden] < 1e-5).all()
+    assert (change[hidden] > 1e-3).all()
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+
+
+def test_a_perfect_answer_draws_the_hidden_patches(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, objective = pictures(3, generator), small_denoise_hidden(PredictClean())
+    mask = OneMask()(3, torch.Generator().manual_seed(0))
+    clean = objective.vit.patches(x)
+    truth = clean.gather(1, mask.target.flatten(1)[..., None].expand(-1, -1, NUM_PIXELS)).unflatten(1, (2, 4))
+    monkeypatch.setattr(objective.decoder, "forward", lambda *_: truth)
+    torch.testing.assert_close(objective.imagine(x, generator=generator, mask=mask, num_steps=4), x)
+    assert objective(Batch(x=x)).total < 1e-9
 
 
 @pytest.mark.parametrize("predict", [PredictNoise(), PredictClean()], ids=lambda part: part.name)

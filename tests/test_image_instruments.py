@@ -22,8 +22,9 @@ from jepalab.data.images import Images
 from jepalab.data.sample_stream import SampleStream
 from jepalab.instruments.attentive import AttentiveProbe, attentive, train_probes
 from jepalab.instruments.finetuning import finetuning, rate_shares
+from jepalab.instruments.finetuning_shots import finetuning_shots
 from jepalab.instruments.image_geometry import image_geometry
-from jepalab.instruments.label_efficiency import few_shots, label_efficiency
+from jepalab.instruments.label_efficiency import draw_labels, few_shots, label_efficiency
 from jepalab.instruments.labelled import (
     FrozenSamples,
     LabelledSubject,
@@ -215,6 +216,10 @@ INSTRUMENTS: list[tuple[Callable[[LabelledSubject], dict[str, float]], set[str]]
         {"linear_level_1", "linear_level_2", "linear_level_3", "linear_best_level", "linear_last_level"},
     ),
     (partial(finetuning, num_steps=6, batch_size=8, num_validation=20, num_test=20), {"finetuned"}),
+    (
+        partial(finetuning_shots, shots=(2, 5), num_steps=6, batch_size=8, num_validation=20, num_test=20),
+        {"finetuned_shot_2", "finetuned_shot_5"},
+    ),
     (
         robustness,
         {f"robust_{name}" for name in ("noise", "blur", "contrast", "brightness", "pixelate", "mean", "clean")}
@@ -474,6 +479,20 @@ def test_finetuning_moves_the_encoder_and_not_only_the_head() -> None:
     subject = labelled_subjects(Untrained(Blind()), SampleStream(draw_images(num_classes=2)))["student"]
     assert subject.test.z.std(dim=0).max() == 0
     assert finetuning(subject, num_steps=40, batch_size=32, rates=(3e-2,))["finetuned"] > 0.9
+
+
+def test_few_labels_are_the_only_ones_that_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And they are the first draw of `label_efficiency`, so that frozen and fine-tuned curves share their labels."""
+    subject, seen = make_subject(), []
+    monkeypatch.setattr(
+        "jepalab.instruments.finetuning.observe",
+        lambda samples, index, **options: seen.append(index) or observe(samples, index, **options),
+    )
+    scores = finetuning_shots(subject, shots=(3, 10_000), num_steps=30, batch_size=8, rates=(1e-2,))
+    assert scores.keys() == {"finetuned_shot_3", "finetuned_shot_3_validation"}, "no class has 10,000 labels"
+    wanted = subject.train.index[draw_labels(subject.train.labels, 3, 0)]
+    assert {*torch.cat(seen).tolist()} == {*wanted.tolist()}
+    assert scores["finetuned_shot_3"] > 0.6
 
 
 def test_rates_fall_with_depth() -> None:

@@ -19,7 +19,9 @@ READ_OUTS = ("linear", "knn", "logistic", "linear_sgd", "attentive", "finetuned"
 LEVEL_SUMMARIES = ("linear_best_level", "linear_joined_levels")
 ROBUST_SUMMARIES = ("robust_mean", "robust_relative_drop")
 # What these sections show, so that "Other read-outs" need not show it again.
-SHOWN = re.compile(r"(.*/)?(linear.*|knn|logistic|attentive|finetuned|shots?_.*|robust_.*|transfer_.*|posthoc_.*)")
+SHOWN = re.compile(
+    r"(.*/)?(linear.*|knn|logistic|attentive|finetuned|finetuned_shot_.*|shots?_.*|robust_.*|transfer_.*|posthoc_.*)"
+)
 SPANS = "Whiskers span the seeds."
 
 
@@ -36,7 +38,7 @@ def read_out_sections(readings: Readings, conditions: Sequence[str]) -> list[Sec
         Section(
             "How few labels are enough?",
             "Accuracy of the closed-form linear read-out with k labels a class. Every arm gets the same labels.",
-            figures=_each(shot_figure, readings, conditions),
+            figures=[*_each(shot_figure, readings, conditions), *_each(tuned_shot_figure, readings, conditions)],
             tables=[table for c in conditions if (table := label_table(readings, c))],
         ),
     ]
@@ -103,6 +105,30 @@ def shot_figure(readings: Readings, condition: str) -> Figure | None:
     return profiles.profile_figure(
         readings, condition, shots, title="Label efficiency", x=axis, y="accuracy", caption=caption, more_panels=panels
     )
+
+
+def tuned_shot_figure(readings: Readings, condition: str) -> Figure | None:
+    """Accuracy of the fine-tuned encoder against labels a class, on a logarithmic axis."""
+    shots = _numbered(readings, condition, r"finetuned_shot_(\d+)")
+    if len(shots) < 2:
+        return None
+    found = profiles.values_of(readings, condition, list(shots))
+    fewest = min(shots, key=shots.__getitem__)
+    words = f"With {shots[fewest]:g} labels a class {best[0].name} is highest at {best[1].in_words()}. " if (
+        best := profiles.best_arm(found, fewest)
+    ) else ""  # fmt: skip
+    caption = (
+        f"{words}The encoder is trained on, from the same labels for every arm; the line of an untrained encoder is "
+        f"supervised learning from scratch. {SPANS}"
+    )
+    numbers = sorted(shots.values())
+    axis = Axis(
+        "labels a class", numbers[0] / 1.1, numbers[-1] * 1.1, tuple((k, f"{k:g}") for k in numbers), False, True
+    )
+    figure = profiles.profile_figure(
+        readings, condition, shots, title="Fine-tuned with few labels", x=axis, y="accuracy", caption=caption
+    )
+    return figure and replace(figure, title=f"fine-tuned, {condition}")
 
 
 def level_figure(readings: Readings, condition: str) -> Figure | None:

@@ -91,7 +91,7 @@ def finetuning(
         seed=seed,
     )
     return {
-        "finetuned": _accuracy(best.classifier, subject, "test", num_test),
+        "finetuned": accuracy(best.classifier, subject, "test", num_test),
         "finetuned_validation": best.validation,
         "finetuned_rate": best.rate,
     }
@@ -116,7 +116,7 @@ def finetune(
     best = None
     for rate in rates:
         classifier = _train(subject, rate, num_steps, batch_size, layer_decay, seed)
-        score = _accuracy(classifier, subject, "validation", num_validation)
+        score = accuracy(classifier, subject, "validation", num_validation)
         if best is None or score > best.validation:
             best = FineTuned(classifier, score, rate)
     assert best is not None
@@ -181,7 +181,8 @@ def _batches(num_rows: int, batch_size: int, num_steps: int, generator: torch.Ge
     return list(order.split(batch_size)[:num_steps])
 
 
-def _accuracy(classifier: Classifier, subject: LabelledSubject, split: Split, num_samples: int) -> float:
+def accuracy(classifier: Classifier, subject: LabelledSubject, split: Split, num_samples: int) -> float:
+    """The share of the first samples of a split whose class is predicted exactly."""
     part = subject.part(split)
     truth = class_index(part.labels[:num_samples], known_classes(subject.train))
     logits = read(classifier, subject.samples, part.index[:num_samples], classifier, size=subject.size)

@@ -16,6 +16,7 @@ from jepalab.compare.tune import Arm, Choice, Knob, Tunable
 from jepalab.data.sprites import Split
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
+from jepalab.instruments.finetuning_shots import finetuning_shots
 from jepalab.instruments.label_efficiency import label_efficiency
 from jepalab.instruments.labelled import labelled_subjects
 from jepalab.instruments.layers import layer_sweep
@@ -61,7 +62,7 @@ def judging(read_outs: Literal["trial", "full"]) -> Judging:
         return Judging(instruments=(frozen_linear,), curve=(), curve_at=(), subjects=few)
     return Judging(
         instruments=(recognition, layer_sweep, label_efficiency, sample_geometry),
-        of_the_first=(attentive, finetuning),
+        of_the_first=(attentive, finetuning, finetuning_shots),
         curve=(frozen_linear,),
         curve_at=(0.1, 0.25, 0.5),
         subjects=labelled_subjects,
@@ -80,7 +81,7 @@ def declare(arms: Sequence[str]) -> list[Contrast]:
         _better("J4 > R | linear", floor, "what any pretraining has to do"),
         _better("J4 > RAW | linear", floor, "what any pretraining has to do"),
         _better("J4 > HAND | linear", "What a network finds should beat what was thought of.", "what one hopes for"),
-        _better("J4 > S | shot_10", "Unlabelled windows help where labels are few.", f"{ASSRAN}, table 2"),
+        _better("J4 > R | finetuned_shot_5", "Unlabelled windows help where labels are few.", f"{ASSRAN}, table 2"),
     ]
     return [claim for claim in claims if {claim.better, claim.than} <= set(arms)]
 
@@ -89,7 +90,7 @@ def _better(claim: str, because: str, source: str) -> Better:
     """A contrast out of "better > than | metric"."""
     arms, metric = claim.split(" | ")
     better, than = arms.split(" > ")
-    name = f"{ARMS[better].label} beats {ARMS[than].label}, {IMAGES.get(metric, '10 labels a class')}"
+    name = f"{ARMS[better].label} beats {ARMS[than].label}, {IMAGES.get(metric, 'fine-tuned with 5 labels a class')}"
     return Better(name, better=better, than=than, metric=metric, condition=CONDITION, because=because, source=source)
 
 
