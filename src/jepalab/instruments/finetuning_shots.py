@@ -26,8 +26,9 @@ def finetuning_shots(
 ) -> dict[str, float]:
     """Accuracy on test after fine-tuning with k labels a class, `finetuned_shot_k`, and on validation (`_validation`).
 
-    The labels are the first draw of `label_efficiency`. As many steps for each k, so few labels are seen often. The rate is chosen on validation, which has more labels than
-    training here: that favours every arm alike. A k that some class has not enough labels for is left out.
+    The labels are the first draw of `label_efficiency`. As many steps for each k, so few labels are seen often. The
+    rate is chosen on validation, which has more labels than training here: that favours every arm alike. A k that some
+    class has not enough labels for is left out.
     """
     train = subject.train
     smallest = int(train.labels.unique(return_counts=True)[1].min())
