@@ -40,7 +40,7 @@ from small_runs import (
 CELL = Cell("J3", "plain", partial(make, objective="ema"))
 RESULTS = {
     *("name", "question", "answer", "complete", "arms", "conditions", "seeds", "cells", "contrasts", "compute"),
-    *("settings", "metrics", "notes", "command", "versions"),
+    *("settings", "metrics", "noun", "courses", "notes", "command", "versions"),
 }
 
 
@@ -132,9 +132,11 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_batches(seed: int) -> None:
     runs = {arm: make_run(seed, arm=arm, world=World(), settings={}) for arm in ARMS}
     starts = {arm: run.objective.encoder.state_dict() for arm, run in runs.items() if arm != "PCA"}
     assert len(starts) >= 10
-    for start_ in starts.values():
-        assert start_.keys() == starts["J1"].keys()
-        assert all(torch.equal(value, starts["J1"][name]) for name, value in start_.items())
+    for arm, start_ in starts.items():
+        own = {name.removeprefix("frame."): value for name, value in start_.items()}
+        assert own.keys() == starts["J1"].keys()
+        differ = {name for name, value in own.items() if not torch.equal(value, starts["J1"][name])}
+        assert differ <= ({"mean", "std"} if arm == "J1d" else set()), "differences are normalised as differences"
     other = make_run(seed + 1, arm="J1", world=World(), settings={})
     trained = [name for name, _ in other.objective.encoder.named_parameters()]
     assert not [name for name in trained if torch.equal(other.objective.encoder.state_dict()[name], starts["J1"][name])]

@@ -24,7 +24,7 @@ class ComparePlace:
 
     Args:
         out: folder of the comparison; the same command with the same folder goes on where it stopped.
-        num_workers: runs at a time; 0 takes one for each core.
+        num_workers: runs at a time; 0 takes one for each core, or one where there is a GPU.
         publish: also copy the results and the report into this folder; what ended there already is not run again.
         json: print results.json on standard output instead of tables.
     """

@@ -120,7 +120,7 @@ def fit(
         if records and run.steps == 0 and not last:
             records.save(objective, None, step=0, seconds=0.0)
         if interrupted:
-            kept = "saved; run the same command to go on" if records else "not recorded"
+            kept = "saved; run the same command to go on" if records and healthy else "not recorded"
             raise InterruptedRunError(interrupted[0], f"at step {step}, {kept}")
         # DDP must be gone before its process group is, or gloo's threads outlive it (dist.close_process_group).
         del model, optimizer

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jepalab.compare.cells import Budget, Cell, Judging, fingerprint, run_cell
 from jepalab.compare.contrasts import Contrast, answer, judge_all
 from jepalab.compare.courses import Course
@@ -75,7 +77,8 @@ def compare(
 ) -> Comparison:
     """Trains and judges every cell of the plan and writes `out`/results.json.
 
-    num_workers  runs at a time; 0 takes one for each core. Each worker computes with its share of the cores.
+    num_workers  runs at a time; 0 takes one for each core, or one where there is a GPU. Each worker computes with its
+                 share of the cores.
     ended        results of cells that were trained elsewhere; those with the same settings are not trained again.
 
     The same call goes on where the last one stopped. A cell that fails is a row with its error, not a hole.
@@ -151,7 +154,8 @@ def run_grid(
     names = [f"{cell.condition}/{cell.arm}/seed-{seed}" for cell, seed in jobs]
     work = [partial(_work, cell, seed, out=out, judging=judging, budget=budget) for cell, seed in jobs]
     num_cores = os.cpu_count() or 1
-    num_workers = num_workers or num_cores
+    # Runs on one GPU share it: at once they would be no faster, and might not fit.
+    num_workers = num_workers or (1 if torch.cuda.is_available() else num_cores)
     if display:
         display.start(names)
     for event in run_jobs(work, num_workers=num_workers, num_threads=max(1, num_cores // num_workers)):

@@ -30,7 +30,7 @@ class Search:
         arms: to tune, all unless named; those of the same condition share the draws of the shared knobs.
         conditions: under which to tune them; those of the shipped settings unless named.
         num_trials: of each arm under each condition.
-        num_workers: trials at a time; 0 takes one for each core.
+        num_workers: trials at a time; 0 takes one for each core, or one where there is a GPU.
         steps: of each trial; 0 takes as many as the shipped settings had.
     """
 
