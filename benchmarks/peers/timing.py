@@ -1,4 +1,4 @@
-"""What every implementation is given and how it is timed. Imports torch alone: it runs in the peers' environment too.
+"""What every I-JEPA is given, and how any step is timed. Imports torch alone: it runs in the peers' environment too.
 
 A worker builds one implementation, says what it has built, and then waits: for each line "STEPS" on its standard input
 it makes that many training steps and answers with their seconds; an empty line asks for memory, operations and masks.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,7 @@ PREDICTOR_DIM, PREDICTOR_DEPTH = 96, 3
 NUM_CONTEXT, NUM_BLOCKS, BLOCK = 24, 4, (3, 4)
 MOMENTUM, LR, WEIGHT_DECAY = 0.996, 1e-3, 0.05
 MISSING = 3  # exit status of a worker whose package is not installed
+Given_ = TypeVar("Given_")
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Work:
 
     loss        of the batch, forward only. optimizer, after_step (the teacher's update) and draw_masks (its own
                 sampler, for a batch) as the package ships them; clip is the largest gradient norm where it clips.
+    num_draws   batches over which operations are counted; more than one where masks differ in size from draw to draw.
+    tokens      mean tokens of context, of target, and of target with its filling, for each mask of a step.
     """
 
     package: str
@@ -47,6 +52,8 @@ class Work:
     draw_masks: Callable[[], object] | None = None
     clip: float | None = None
     autocast: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
+    num_draws: int = 1
+    tokens: Callable[[], list[tuple[float, float, float]]] | None = None
 
     def step(self) -> None:
         """The body of the loop in jepalab's `fit`."""
@@ -92,8 +99,8 @@ def draw_masks(num_samples: int, generator: torch.Generator) -> tuple[Tensor, Te
     return order.argsort(1)[:, :NUM_CONTEXT].sort(1).values, target
 
 
-def serve(build: Callable[[Given], Work]) -> None:
-    """Runs one implementation for the script that started this process."""
+def serve(build: Callable[[Given_], Work], kind: Callable[..., Given_] = Given) -> None:
+    """Runs one implementation for the script that started this process. `kind` is what it is given, from a file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--given", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
@@ -103,7 +110,7 @@ def serve(build: Callable[[Given], Work]) -> None:
     os.dup2(2, 1)  # what a package prints must not be read as an answer
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    given = Given(**torch.load(arguments.given))
+    given = kind(**torch.load(arguments.given))
     before = _resident("VmRSS")
 
     def answer(**what: object) -> None:
@@ -133,15 +140,29 @@ def serve(build: Callable[[Given], Work]) -> None:
         resident_peak=peak if peak_is_of_steps else None,
         counted=_bytes_of_parameters(work) + _bytes_of_state(work) + count_saved(work),
         mask_seconds=None if work.draw_masks is None else statistics.median(_time(work.draw_masks) for _ in range(25)),
+        tokens=None if work.tokens is None else work.tokens(),
     )
 
 
-def count_flops(work: Work) -> int:
+def count_flops(work: Work) -> float:
     """Floating point operations of forward and backward, attention as the matrix products that it is."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        work.loss().backward()
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    # A package that chooses the fused kernel itself (vjepa2) is counted as if it had written the products out.
+    counts = {
+        fused: lambda q, k, v, *_, **__: 2 * _product(q, k),
+        backward: lambda grad, q, k, v, *_, **__: 4 * _product(q, k),
+    }
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=counts) as counter:
+        for _ in range(work.num_draws):
+            work.loss().backward()
     work.optimizer.zero_grad()
-    return counter.get_total_flops()
+    return counter.get_total_flops() / work.num_draws
+
+
+def _product(q: list[int], k: list[int]) -> int:
+    """Operations of the product of queries and keys, whose shapes these are, batch and heads first."""
+    return 2 * math.prod(q) * k[-2]
 
 
 def count_saved(work: Work) -> int:
