@@ -12,7 +12,7 @@ import pytest
 from jepalab.compare.cells import Cell, Judging
 from jepalab.compare.contrasts import Better
 from jepalab.compare.grid import Plan, judge
-from jepalab.compare.metrics import IMAGES
+from jepalab.compare.metrics import RECOGNITION
 
 ARMS = {
     "J1": "I-JEPA",
@@ -105,7 +105,7 @@ def make_image_results(*, arms: dict[str, str] = ARMS, num_seeds: int = 3) -> di
         contrasts=[better("J1", "G1"), better("J1", "R"), better("G2", "V1")],
         arms=arms,
         conditions={CONDITION: "60,000 pictures of 32 pixels, 10 classes"},
-        metrics=IMAGES,
+        metrics=RECOGNITION,
         noun="pictures",
         notes=["Three seeds resolve differences of about 2 points.", "Nothing here is said about larger budgets."],
     )

@@ -68,18 +68,18 @@ def test_untrained_networks_are_many_and_their_mean_is_told(monkeypatch: pytest.
 
 
 def test_untuned_arms_do_not_compete(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surprise, "read_tuned", lambda *_: TUNED)
+    monkeypatch.setattr(surprise, "read_tuned", lambda: TUNED)
     plan = surprise.plan()
     assert {cell.arm for cell in plan.cells if cell.condition == "tv 1"} & {*TRAINED} == {"J1"}
     declared = {(c.better, c.than) for c in plan.contrasts}
     assert declared == {("J1", "G2"), ("J1", "R"), ("J1", "COPY"), ("G2", "COPY")}, "G2 is not tuned on tv 1"
-    monkeypatch.setattr(surprise, "read_tuned", lambda *_: {"conditions": {"clean": {}}})
+    monkeypatch.setattr(surprise, "read_tuned", lambda: {"conditions": {}})
     with pytest.raises(ValueError, match="untuned arms do not compete"):
         surprise.plan()
 
 
 def test_the_report_shows_surprise_under_the_frames(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(surprise, "read_tuned", lambda *_: TUNED)
+    monkeypatch.setattr(surprise, "read_tuned", lambda: TUNED)
     plan = surprise.plan(num_seeds=1, budget=1.0)
     cells = [cell for cell in plan.cells if (cell.arm, cell.condition) in {("J1", "clean"), ("PHYS", "clean")}]
     brief = replace(plan, cells=cells, judging=replace(plan.judging, instruments=(), curve=()), contrasts=())

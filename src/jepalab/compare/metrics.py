@@ -19,8 +19,8 @@ MOTION: dict[str, str] = {
     "rollout_1_r2": "R², 1 imagined",
     "rollout_5_r2": "R², 5 imagined",
 }
-# Of still pictures: the first is the primary one; accuracies are on test and lie in [0, 1].
-IMAGES: dict[str, str] = {
+# Of labelled samples: the first is the primary one; accuracies are on test and lie in [0, 1].
+RECOGNITION: dict[str, str] = {
     "linear": "linear accuracy",
     "knn": "kNN accuracy",
     "logistic": "logistic accuracy",
@@ -31,6 +31,8 @@ IMAGES: dict[str, str] = {
     "robust_mean": "corrupted accuracy",
     "transfer_linear": "transfer, linear",
     "posthoc_psnr": "PSNR, from tokens (dB)",
+    "ram_above_majority": "game state read",
+    "ram_f1": "game state, F1",
     "rankme": "RankMe",
     "rankme_centred": "RankMe, centred",
 }
@@ -60,7 +62,7 @@ ACCURACIES = re.compile(r"(linear|knn|logistic|attentive|finetuned|shot_|shots_|
 def name_metric(metric: str, names: Mapping[str, str]) -> str:
     """How a metric is printed; "teacher/linear" is "linear accuracy, teacher"."""
     encoder, _, key = metric.rpartition("/")
-    name = names.get(key) or MOTION.get(key) or IMAGES.get(key) or OTHERS.get(key) or _spell(key)
+    name = names.get(key) or MOTION.get(key) or RECOGNITION.get(key) or OTHERS.get(key) or _spell(key)
     return f"{name}, {encoder}" if encoder else name
 
 

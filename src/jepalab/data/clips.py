@@ -31,10 +31,12 @@ class Clips(Samples):
 
     pixels  [n t h w c] bytes, memory-mapped; c = 1 where all are grey, else 3.
     fps     frames a second that a clip keeps; None where that is not known.
+    states  [n s] the bytes that the world behind a clip was in at its last frame; None where nobody knows them.
     """
 
     pixels: UInt8[np.ndarray, "n t h w c"]
     fps: float | None = None
+    states: UInt8[np.ndarray, "n s"] | None = None
 
     @property
     def stored(self) -> UInt8[np.ndarray, "n t h w c"]:

@@ -6,23 +6,19 @@ The sixteen classes, and why single frames say nothing about them, are in `motio
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from jepalab.data.clips import Clips
-from jepalab.data.image_cache import PARTIAL, Progress, default_cache, forget_pages
+from jepalab.data.image_cache import Progress, default_cache
 from jepalab.data.images import Images
+from jepalab.data.made_clips import Chunk, Making, made_clips
 from jepalab.data.motion_drawing import draw_backgrounds, draw_objects, shrink_to_discs
 from jepalab.data.motion_paths import MOTIONS, NUM_UNIFORMS, Dice, Tracks, follow
 from jepalab.data.nuisance import Nuisance
@@ -192,15 +188,21 @@ def motion_clips(
         seed=seed,
     )
     labels = torch.cat([world.labels(torch.arange(num)) for num in counts])
-    pixels, digest = _made(world, counts, cache or default_cache(), progress)
+    made = made_clips(
+        f"{counts} {world.key}",
+        shape=(sum(counts), num_frames, size, size, world.channels),
+        make=partial(_making, world, counts),
+        cache=cache or default_cache(),
+        progress=progress,
+    )
     named = world.images.source if backgrounds is None else f"{world.images.source} over {backgrounds.source}"
     return Clips(
-        pixels=pixels,
+        pixels=made.pixels,
         labels=labels,
         names=list(MOTIONS),
         splits=torch.arange(3, dtype=torch.int8).repeat_interleave(torch.tensor(counts)),
         skipped={},
-        digest=_sha256(digest.encode() + labels.numpy().astype("<i8").tobytes()),
+        digest=_sha256(made.sha256.encode() + labels.numpy().astype("<i8").tobytes()),
         source=f"motions of {named}",
     )
 
@@ -224,71 +226,10 @@ def _in_channels(images: Images, index: Int[Tensor, " m"], channels: int) -> Flo
     return images.as_floats(images.read(index))[:, 0].expand(-1, channels, -1, -1)
 
 
-def _made(
-    world: Motions, counts: tuple[int, ...], cache: Path, progress: Progress | None
-) -> tuple[UInt8[np.ndarray, "n t h w c"], str]:
-    """The clips of all splits and the sha256 of their bytes: out of the cache, or made and put there.
-
-    Written under another name and renamed when whole, so a killed write leaves nothing that is mistaken for clips; what
-    it leaves is named as a killed decode's is, and goes with those.
-    """
-    shape = (sum(counts), world.num_frames, world.size, world.size, world.channels)
-    key = _sha256(f"{counts} {world.key}".encode())[:32]
-    place, partial = cache / key, cache / f"{key}{PARTIAL}{uuid.uuid4().hex[:8]}"
-    found = _load(place, shape)
-    if found is not None:
-        return found
-    try:
-        partial.mkdir(parents=True)
-        _write(world, counts, shape, partial, progress)
-        shutil.rmtree(place, ignore_errors=True)
-        # Another process may have finished the same work first; then its folder stands and ours goes.
-        if not place.exists():
-            partial.rename(place)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"The clips, {np.prod(shape, dtype=float) / 1e6:,.0f} MB, could not be written below {cache} "
-            f"({error.strerror or error}); make room, or name another folder with `cache` or $JEPALAB_CACHE",
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    found = _load(place, shape)
-    assert found is not None, f"{place} was just written"
-    return found
-
-
-def _write(
-    world: Motions, counts: tuple[int, ...], shape: tuple[int, ...], partial: Path, progress: Progress | None
-) -> None:
-    digest, done = hashlib.sha256(str(shape).encode()), 0
-    # Written, not mapped: on a full disk a write is an error, while a store into a map kills the process.
-    with (partial / "pixels.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for split, num in zip(SPLITS, counts, strict=True):
-            for index in torch.arange(num).split(CHUNK):
-                content = world.clips(split, index).numpy().tobytes()
-                file.write(content)
-                digest.update(content)
-                done += len(index)
-                # Who clears a cache takes a folder for a killed one's that nobody has touched for an hour.
-                os.utime(partial)
-                if progress:
-                    progress(done, shape[0])
-        file.flush()
-        os.fsync(file.fileno())
-    (partial / "meta.json").write_text(json.dumps({"key": world.key, "sha256": digest.hexdigest()}), encoding="utf-8")
-
-
-def _load(place: Path, shape: tuple[int, ...]) -> tuple[UInt8[np.ndarray, "n t h w c"], str] | None:
-    """A whole entry, or None: where a file is missing or cut short, it is made anew."""
-    try:
-        sha256 = json.loads((place / "meta.json").read_text(encoding="utf-8"))["sha256"]
-        pixels = np.load(place / "pixels.npy", mmap_mode="r")
-    except (OSError, ValueError, LookupError, EOFError):
-        return None
-    forget_pages(pixels)
-    return (pixels, sha256) if pixels.shape == shape else None
+def _making(world: Motions, counts: tuple[int, ...]) -> Making:
+    rows = zip(SPLITS, counts, strict=True)
+    parts = ((split, index) for split, num in rows for index in torch.arange(num).split(CHUNK))
+    return Making((Chunk(world.clips(split, index).numpy()) for split, index in parts), facts={})
 
 
 def _sha256(content: bytes) -> str:

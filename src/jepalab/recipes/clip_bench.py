@@ -12,6 +12,7 @@ import tyro
 from jepalab.backbones.masked_denoiser import MaskedDenoiser
 from jepalab.backbones.patch_heads import build_of_size
 from jepalab.compare.cells import Judging
+from jepalab.data.atari import atari_clips
 from jepalab.data.augmentation import Augmentation, Crop
 from jepalab.data.clips import Clips, open_clips
 from jepalab.data.images import open_images
@@ -45,6 +46,8 @@ class Footage:
         data: a folder of video files or of folders of frames (class sub-folders or none), or clips in a .npy file;
             without it, the benchmark of motion classes.
         labels: a CSV of file,label; otherwise labels come from sub-folders.
+        game: in place of data, an Atari game, such as pong, that chance plays: clips are labelled by the action (needs
+            jepalab[atari]).
         size: frames are cut square and resized to this many pixels.
         num_frames: of a clip.
         stride: frames of the video from one frame of a clip to the next.
@@ -62,6 +65,7 @@ class Footage:
     # What is not in the repr does not tell settings apart: a comparison goes on where its data was moved to.
     data: Path | None = field(default=None, repr=False)
     labels: Path | None = field(default=None, repr=False)
+    game: str = field(default="", repr=False)
     size: int = 32
     num_frames: int = 8
     stride: int = 2
@@ -80,8 +84,8 @@ class Footage:
         clips = _open(replace(self, digest="", flip=0.0))
         if self.digest and clips.digest != self.digest:
             raise ValueError(
-                f"{self.data or 'The benchmark'} holds other clips (digest {clips.digest[:12]}) than those this began "
-                f"with ({self.digest[:12]}). Start anew in another folder (--out)."
+                f"{self.data or self.game or 'The benchmark'} holds other clips (digest {clips.digest[:12]}) than "
+                f"those this began with ({self.digest[:12]}). Start anew in another folder (--out)."
             )
         return clips
 
@@ -92,6 +96,8 @@ class Footage:
 
 @cache
 def _open(footage: Footage) -> Clips:
+    if footage.game:
+        return _play(footage)
     if footage.data is None:
         return _draw_motions(footage)
     with count_items(f"decoding {footage.data}") as progress:
@@ -103,6 +109,22 @@ def _open(footage: Footage) -> Clips:
             fps=footage.fps,
             clips_per_video=footage.clips_per_video,
             labels=footage.labels,
+            cache=footage.cache,
+            progress=progress,
+        )
+
+
+def _play(footage: Footage) -> Clips:
+    if (footage.data, footage.labels, footage.fps) != (None, None, None):
+        raise ValueError(
+            f"Clips of {footage.game} are played and labelled here: give no data, labels or fps with a game."
+        )
+    with count_items(f"playing {footage.game}") as progress:
+        return atari_clips(
+            footage.game,
+            num_frames=footage.num_frames,
+            size=footage.size,
+            stride=footage.stride,
             cache=footage.cache,
             progress=progress,
         )

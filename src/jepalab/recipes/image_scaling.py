@@ -7,7 +7,7 @@ from functools import partial
 from jepalab.compare.cells import Cell
 from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
-from jepalab.compare.metrics import IMAGES
+from jepalab.compare.metrics import RECOGNITION
 from jepalab.recipes.image_bench import Pictures
 from jepalab.recipes.images import ARMS, BATCH, CONDITION, judging, make_run, tuned
 from jepalab.recipes.patch_bench import Network
@@ -61,7 +61,7 @@ def plan(
         contrasts=[],
         arms={arm: ARMS[arm].label for arm in (*chosen, *FLOORS)},
         conditions={name: f"{count // BATCH:,} steps of {BATCH}" for name, count in budgets.items()},
-        metrics=IMAGES,
+        metrics=RECOGNITION,
         noun="pictures",
         courses=[Course("Longer training", "pictures seen", budgets, metrics=SCALED, is_budget=True)],
         notes=[f"{num_seeds} seed(s). One seed gives no interval: differences are for orientation."],

@@ -6,16 +6,13 @@ Which kind of pretraining serves a task is asked of frozen features first, since
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from jepalab.compare.advice import advise
-from jepalab.compare.cells import Budget, Cell, Judging
+from jepalab.compare.cells import Judging
 from jepalab.compare.contrasts import Better, Contrast, Equivalent
 from jepalab.compare.grid import Plan
 from jepalab.compare.image_pictures import draw_image_cell
-from jepalab.compare.metrics import IMAGES
 from jepalab.compare.tune import Arm, Choice, Knob, Tunable
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
@@ -28,14 +25,12 @@ from jepalab.instruments.recognition import frozen_linear, recognition
 from jepalab.instruments.robustness import robustness
 from jepalab.instruments.sgd_probe import sgd_probe
 from jepalab.recipes import image_generative, image_jepas
-from jepalab.recipes.entries import buy, caveats, choose, read_tuned
 from jepalab.recipes.image_bench import ImageBench, Pictures
-from jepalab.recipes.patch_bench import Network, Schedule
+from jepalab.recipes.lab import METRIC, Lab, ReadOuts, split_settings
+from jepalab.recipes.patch_bench import Network
 from jepalab.run import Run
 
-METRIC, SEARCH = "linear", "jepalab tune images"
 BATCH, TRIAL_STEPS = 128, 200
-SHARED = (Knob("lr", 3e-4, 3e-3), Knob("weight_decay", 1e-3, 2e-1))
 TRIAL_IMAGES: Mapping[Split, int] = {"train": 5_000, "validation": 5_000, "test": 2}  # test plays no part
 FEW_IMAGES: Mapping[Split, int] = {"train": 10_000, "validation": 2_000, "test": 4_000}
 ASSRAN = "Assran et al. 2023, arXiv 2301.08243"
@@ -67,7 +62,7 @@ MAIN = ("J1", "V1", "G1", "G2", "G4", "S", "R", "PCA")
 CONDITION = "pictures"
 
 
-def judging(read_outs: Literal["trial", "quick", "full"]) -> Judging:
+def judging(read_outs: ReadOuts) -> Judging:
     """How cells are judged: "trial" ranks settings; "quick" suits short runs; "full" reads out every way there is."""
     if read_outs == "trial":
         few = partial(labelled_subjects, num_samples=TRIAL_IMAGES)
@@ -143,11 +138,24 @@ def make_run(
     steps: int = 1000,
 ) -> Run:
     """The run of one arm on these pictures with the given lr, weight_decay and private knob."""
-    default = Schedule(steps=steps, batch_size=BATCH)
-    shared = {name: settings[name] for name in ("lr", "weight_decay") if name in settings}
-    private = {name: value for name, value in settings.items() if name not in shared}
-    bench = ImageBench(pictures=world, network=network or Network(), schedule=replace(default, **shared), seed=seed)
+    schedule, private = split_settings(settings, steps=steps, batch_size=BATCH)
+    bench = ImageBench(pictures=world, network=network or Network(), schedule=schedule, seed=seed)
     return ARMS[arm].make(bench, **private)
+
+
+LAB = Lab(
+    name="images",
+    condition=CONDITION,
+    noun="pictures",
+    rivals="predicting pixels",
+    arms=ARMS,
+    make_run=make_run,
+    judging=judging,
+    declare=declare,
+    batch_size=BATCH,
+    trial_steps=TRIAL_STEPS,
+    full_from=200_000,
+)
 
 
 def tunable(pictures: Pictures) -> Tunable:
@@ -156,24 +164,12 @@ def tunable(pictures: Pictures) -> Tunable:
     Args:
         pictures: where they come from.
     """
-    pictures = pictures.named()
-    return Tunable(
-        name="images",
-        knobs={name: arm.knob for name, arm in ARMS.items() if arm.knob},
-        worlds={CONDITION: pictures},
-        make=make_run,
-        judging=judging("trial"),
-        metric="linear_validation",
-        conditions=(CONDITION,),
-        trial_steps=TRIAL_STEPS,
-        shared=SHARED,
-        facts={"data": pictures.open().source},
-    )
+    return LAB.tunable(pictures)
 
 
 def tuned() -> dict[str, Any]:
     """What the recorded search chose, and how it went."""
-    return read_tuned("images", CONDITION)
+    return LAB.tuned()
 
 
 def plan(
@@ -199,45 +195,13 @@ def plan(
         read_outs: "quick" for short runs, "full" with every one there is; "auto" goes by the samples.
         network: the encoder that every arm trains.
     """
-    pictures = pictures.named()
-    images = pictures.open()
-    found = tuned()
-    known = found["conditions"][CONDITION]
-    chosen = choose(arms, ARMS, known, samples=images, search=SEARCH)
-    settings = {arm: known[arm]["settings"] if arm in known else {} for arm in chosen}
-    make = {arm: partial(make_run, arm=arm, world=pictures, settings=settings[arm], network=network) for arm in chosen}
-    seeds, notes = num_seeds, caveats(found, arms, chosen, search=SEARCH, noun="pictures")
-    if not samples:
-        allowance = buy(
-            budget,
-            make={arm: make[arm] for arm in chosen if ARMS[arm].knob},
-            samples=images,
-            most_seeds=num_seeds,
-            key=f"{pictures.size} {network} {BATCH}",
-            cache=pictures.cache,
-            batch_size=BATCH,
-            noun="pictures",
-        )
-        samples, seeds, notes = allowance.samples, allowance.num_seeds, [*allowance.notes, *notes]
-    labels = {arm: ARMS[arm].label for arm in chosen}
-    if read_outs == "auto":
-        read_outs = "full" if samples >= 200_000 else "quick"
-    return Plan(
-        name="images",
-        question=f"Frozen features of {images.source}: does predicting embeddings serve better than predicting pixels?",
-        cells=[Cell(arm, CONDITION, make[arm]) for arm in chosen],
-        seeds=range(seeds),
-        budget=Budget(samples, "samples"),
-        judging=judging(read_outs),
-        contrasts=declare(chosen),
-        arms=labels,
-        conditions={CONDITION: f"{len(images):,} pictures, {images.num_classes} classes"},
-        metrics=IMAGES,
-        noun="pictures",
-        conclude=partial(advise, arms=labels, condition=CONDITION, metric=METRIC, name=IMAGES[METRIC]),
-        notes=[*notes, images.describe()],
-        settings={
-            "tuning": {k: v for k, v in found.items() if k != "conditions"},
-            "conditions": {CONDITION: {arm: known[arm] for arm in chosen if arm in known}},
-        },
+    return LAB.plan(
+        pictures,
+        tuned(),
+        budget=budget,
+        samples=samples,
+        num_seeds=num_seeds,
+        asked=arms,
+        read_outs=read_outs,
+        network=network,
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-from jepalab.compare.advice import advise
-from jepalab.compare.cells import Budget, Cell, Judging
+from jepalab.compare.cells import Judging
 from jepalab.compare.contrasts import Better, Contrast
 from jepalab.compare.grid import Plan
-from jepalab.compare.metrics import IMAGES
+from jepalab.compare.metrics import RECOGNITION
 from jepalab.compare.tune import Arm, Choice, Knob, Tunable
 from jepalab.data.sprites import Split
 from jepalab.instruments.attentive import attentive
@@ -23,14 +22,13 @@ from jepalab.instruments.layers import layer_sweep
 from jepalab.instruments.recognition import frozen_linear, recognition
 from jepalab.instruments.sample_geometry import sample_geometry
 from jepalab.recipes import series_arms
-from jepalab.recipes.entries import buy, caveats, choose, read_tuned
-from jepalab.recipes.patch_bench import Network, Schedule
+from jepalab.recipes.lab import Lab, ReadOuts, split_settings
+from jepalab.recipes.patch_bench import Network
 from jepalab.recipes.series_bench import SERIES_NETWORK, Recordings, SeriesBench
 from jepalab.run import Run
 
-METRIC, CONDITION, SEARCH = "linear", "windows", "jepalab tune sensors"
+CONDITION = "windows"
 BATCH, TRIAL_STEPS = 128, 500
-SHARED = (Knob("lr", 3e-4, 3e-3), Knob("weight_decay", 1e-3, 2e-1))
 TRIAL_WINDOWS: Mapping[Split, int] = {"train": 50_000, "validation": 10_000, "test": 2}  # test plays no part
 SOBAL = "Sobal et al. 2022, arXiv 2211.10831"
 ASSRAN = "Assran et al. 2023, arXiv 2301.08243"
@@ -55,7 +53,7 @@ ARMS: dict[str, Arm] = {
 MAIN = tuple(ARMS)
 
 
-def judging(read_outs: Literal["trial", "full"]) -> Judging:
+def judging(read_outs: ReadOuts) -> Judging:
     """How cells are judged: "trial" ranks settings; "full" reads out every way there is."""
     if read_outs == "trial":
         few = partial(labelled_subjects, num_samples=TRIAL_WINDOWS)
@@ -90,7 +88,9 @@ def _better(claim: str, because: str, source: str) -> Better:
     """A contrast out of "better > than | metric"."""
     arms, metric = claim.split(" | ")
     better, than = arms.split(" > ")
-    name = f"{ARMS[better].label} beats {ARMS[than].label}, {IMAGES.get(metric, 'fine-tuned with 5 labels a class')}"
+    name = (
+        f"{ARMS[better].label} beats {ARMS[than].label}, {RECOGNITION.get(metric, 'fine-tuned with 5 labels a class')}"
+    )
     return Better(name, better=better, than=than, metric=metric, condition=CONDITION, because=because, source=source)
 
 
@@ -104,11 +104,23 @@ def make_run(
     steps: int = 1000,
 ) -> Run:
     """The run of one arm on these windows with the given lr, weight_decay and private knob."""
-    default = Schedule(steps=steps, batch_size=BATCH)
-    shared = {name: settings[name] for name in ("lr", "weight_decay") if name in settings}
-    private = {name: value for name, value in settings.items() if name not in shared}
-    bench = SeriesBench(recordings=world, network=network, schedule=replace(default, **shared), seed=seed)
-    return ARMS[arm].make(bench, **private)
+    schedule, private = split_settings(settings, steps=steps, batch_size=BATCH)
+    return ARMS[arm].make(SeriesBench(recordings=world, network=network, schedule=schedule, seed=seed), **private)
+
+
+LAB = Lab(
+    name="sensors",
+    condition=CONDITION,
+    noun="windows",
+    rivals="predicting raw numbers",
+    arms=ARMS,
+    make_run=make_run,
+    judging=judging,
+    declare=declare,
+    batch_size=BATCH,
+    trial_steps=TRIAL_STEPS,
+    full_from=0,
+)
 
 
 def tunable(recordings: Recordings) -> Tunable:
@@ -117,19 +129,12 @@ def tunable(recordings: Recordings) -> Tunable:
     Args:
         recordings: where the series come from.
     """
-    recordings = recordings.named()
-    return Tunable(
-        name="sensors",
-        knobs={name: arm.knob for name, arm in ARMS.items() if arm.knob},
-        worlds={CONDITION: recordings},
-        make=make_run,
-        judging=judging("trial"),
-        metric="linear_validation",
-        conditions=(CONDITION,),
-        trial_steps=TRIAL_STEPS,
-        shared=SHARED,
-        facts={"data": recordings.open().source},
-    )
+    return LAB.tunable(recordings)
+
+
+def tuned() -> dict[str, Any]:
+    """What the recorded search chose, and how it went."""
+    return LAB.tuned()
 
 
 def plan(
@@ -158,49 +163,13 @@ def plan(
         width: of the encoder's tokens.
         depth: blocks of the encoder.
     """
-    recordings, network = recordings.named(), replace(SERIES_NETWORK, patch=patch, width=width, depth=depth)
-    series, found = recordings.open(), tuned()
-    known = found["conditions"][CONDITION]
-    chosen = choose(arms, ARMS, known, samples=series, search=SEARCH)
-    settings = {arm: known[arm]["settings"] if arm in known else {} for arm in chosen}
-    make = {
-        arm: partial(make_run, arm=arm, world=recordings, settings=settings[arm], network=network) for arm in chosen
-    }
-    seeds, notes = num_seeds, caveats(found, arms, chosen, search=SEARCH, noun="windows")
-    if not samples:
-        allowance = buy(
-            budget,
-            make={arm: make[arm] for arm in chosen if ARMS[arm].knob},
-            samples=series,
-            most_seeds=num_seeds,
-            key=f"{series.sample_shape} {network} {BATCH}",
-            cache=recordings.cache,
-            batch_size=BATCH,
-            noun="windows",
-        )
-        samples, seeds, notes = allowance.samples, allowance.num_seeds, [*allowance.notes, *notes]
-    labels = {arm: ARMS[arm].label for arm in chosen}
-    return Plan(
-        name="sensors",
-        question=f"Frozen features of {series.source}: does predicting embeddings serve better than raw numbers?",
-        cells=[Cell(arm, CONDITION, make[arm]) for arm in chosen],
-        seeds=range(seeds),
-        budget=Budget(samples, "samples"),
-        judging=judging("full"),
-        contrasts=declare(chosen),
-        arms=labels,
-        conditions={CONDITION: f"{len(series):,} windows of {series.num_times} rows, {series.num_classes} classes"},
-        metrics=IMAGES,
-        noun="windows",
-        conclude=partial(advise, arms=labels, condition=CONDITION, metric=METRIC, name=IMAGES[METRIC]),
-        notes=[*notes, series.describe()],
-        settings={
-            "tuning": {k: v for k, v in found.items() if k != "conditions"},
-            "conditions": {CONDITION: {arm: known[arm] for arm in chosen if arm in known}},
-        },
+    return LAB.plan(
+        recordings,
+        tuned(),
+        budget=budget,
+        samples=samples,
+        num_seeds=num_seeds,
+        asked=arms,
+        read_outs="full",
+        network=replace(SERIES_NETWORK, patch=patch, width=width, depth=depth),
     )
-
-
-def tuned() -> dict[str, Any]:
-    """What the recorded search chose, and how it went."""
-    return read_tuned("sensors", CONDITION)

@@ -6,9 +6,11 @@ that nobody can foretell costs pixels; and legal changes should alarm nobody.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.resources import files
 from typing import Any, Literal
 
 from jepalab.compare.cells import Budget, Cell, Judging, Unit
@@ -18,7 +20,6 @@ from jepalab.compare.grid import Plan
 from jepalab.compare.surprise_pictures import draw_surprise, draw_trials
 from jepalab.compare.tune import Arm, Choice, Knob, Tunable
 from jepalab.recipes import surprise_arms
-from jepalab.recipes.entries import read_tuned
 from jepalab.recipes.surprise_arms import ExpectationBench, ExpectationTraining, OccludedWorld
 from jepalab.recipes.surprise_floors import expect_nothing, expectation, expecting_subjects
 from jepalab.run import Run
@@ -138,6 +139,12 @@ def tunable() -> Tunable:
     )
 
 
+def read_tuned() -> dict[str, Any]:
+    """What the recorded search chose, and how it went; no settings where there was none."""
+    file = files("jepalab.recipes").joinpath("surprise.tuned.json")
+    return json.loads(file.read_text()) if file.is_file() else {"conditions": {}}
+
+
 def plan(
     *,
     preset: Literal["demo", "full"] = "demo",
@@ -155,7 +162,7 @@ def plan(
         budget: what each arm may spend, in `unit`.
         unit: steps, samples (clips seen), flops (of training) or seconds (on this machine).
     """
-    found = read_tuned("surprise", "clean")
+    found = read_tuned()
     names = DEMO_CONDITIONS if preset == "demo" else tuple(CONDITIONS)
     known = {name: found["conditions"].get(TUNED_ON.get(name, name), {}) for name in names}
     cells = [

@@ -10,12 +10,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from jepalab.compare.advice import advise
-from jepalab.compare.cells import Budget, Cell, Judging
+from jepalab.compare.cells import Judging
 from jepalab.compare.clip_pictures import draw_clip_cell
 from jepalab.compare.contrasts import Better, Contrast
 from jepalab.compare.grid import Plan
-from jepalab.compare.metrics import IMAGES
+from jepalab.compare.metrics import RECOGNITION
 from jepalab.compare.tune import Arm, Choice, Knob, Tunable
 from jepalab.data.sprites import Split
 from jepalab.instruments.attentive import attentive
@@ -23,17 +22,17 @@ from jepalab.instruments.finetuning import finetuning
 from jepalab.instruments.label_efficiency import label_efficiency
 from jepalab.instruments.labelled import NUM_SAMPLES, labelled_subjects
 from jepalab.instruments.layers import layer_sweep
+from jepalab.instruments.ram import ram_state
 from jepalab.instruments.recognition import frozen_linear, recognition
 from jepalab.instruments.sample_geometry import sample_geometry
 from jepalab.recipes import clip_arms
 from jepalab.recipes.clip_bench import CLIP_NETWORK, ClipBench, Footage
-from jepalab.recipes.entries import buy, caveats, choose, read_tuned
-from jepalab.recipes.patch_bench import Network, Schedule
+from jepalab.recipes.lab import Lab, ReadOuts, split_settings
+from jepalab.recipes.patch_bench import Network
 from jepalab.run import Run
 
-METRIC, CONDITION, SEARCH = "linear", "clips", "jepalab tune video"
+CONDITION = "clips"
 BATCH, TRIAL_STEPS = 64, 300
-SHARED = (Knob("lr", 3e-4, 3e-3), Knob("weight_decay", 1e-3, 2e-1))
 TRIAL_CLIPS: Mapping[Split, int] = {"train": 3_000, "validation": 1_000, "test": 2}  # test plays no part
 FEW_CLIPS: Mapping[Split, int] = {"train": 10_000, "validation": 2_000, "test": 4_000}
 BARDES = "Bardes et al. 2024, arXiv 2404.08471"
@@ -57,13 +56,13 @@ ARMS: dict[str, Arm] = {
 MAIN = ("J1", "J1c", "J2", "G1", "G2", "G3", "S", "R", "PCA")
 
 
-def judging(read_outs: Literal["trial", "quick", "full"]) -> Judging:
+def judging(read_outs: ReadOuts) -> Judging:
     """How cells are judged: "trial" ranks settings; "full" reads out every way there is."""
     if read_outs == "trial":
         few = partial(labelled_subjects, num_samples=TRIAL_CLIPS)
         return Judging(instruments=(frozen_linear,), curve=(), curve_at=(), subjects=few)
     return Judging(
-        instruments=(recognition, layer_sweep, label_efficiency, sample_geometry),
+        instruments=(recognition, layer_sweep, label_efficiency, sample_geometry, ram_state),
         of_the_first=(attentive,) if read_outs == "quick" else (attentive, finetuning),
         curve=(frozen_linear,),
         curve_at=(0.1, 0.25, 0.5),
@@ -91,7 +90,7 @@ def _better(claim: str, because: str, source: str) -> Better:
     """A contrast out of "better > than | metric"."""
     arms, metric = claim.split(" | ")
     better, than = arms.split(" > ")
-    name = f"{ARMS[better].label} beats {ARMS[than].label}, {IMAGES[metric]}"
+    name = f"{ARMS[better].label} beats {ARMS[than].label}, {RECOGNITION[metric]}"
     return Better(name, better=better, than=than, metric=metric, condition=CONDITION, because=because, source=source)
 
 
@@ -105,11 +104,23 @@ def make_run(
     steps: int = 1000,
 ) -> Run:
     """The run of one arm on these clips with the given lr, weight_decay and private knob."""
-    default = Schedule(steps=steps, batch_size=BATCH)
-    shared = {name: settings[name] for name in ("lr", "weight_decay") if name in settings}
-    private = {name: value for name, value in settings.items() if name not in shared}
-    bench = ClipBench(footage=world, network=network, schedule=replace(default, **shared), seed=seed)
-    return ARMS[arm].make(bench, **private)
+    schedule, private = split_settings(settings, steps=steps, batch_size=BATCH)
+    return ARMS[arm].make(ClipBench(footage=world, network=network, schedule=schedule, seed=seed), **private)
+
+
+LAB = Lab(
+    name="video",
+    condition=CONDITION,
+    noun="clips",
+    rivals="predicting pixels",
+    arms=ARMS,
+    make_run=make_run,
+    judging=judging,
+    declare=declare,
+    batch_size=BATCH,
+    trial_steps=TRIAL_STEPS,
+    full_from=50_000,
+)
 
 
 def tunable(footage: Footage) -> Tunable:
@@ -118,19 +129,12 @@ def tunable(footage: Footage) -> Tunable:
     Args:
         footage: where the clips come from.
     """
-    footage = footage.named()
-    return Tunable(
-        name="video",
-        knobs={name: arm.knob for name, arm in ARMS.items() if arm.knob},
-        worlds={CONDITION: footage},
-        make=make_run,
-        judging=judging("trial"),
-        metric="linear_validation",
-        conditions=(CONDITION,),
-        trial_steps=TRIAL_STEPS,
-        shared=SHARED,
-        facts={"data": footage.open().source},
-    )
+    return LAB.tunable(footage)
+
+
+def tuned() -> dict[str, Any]:
+    """What the recorded search chose, and how it went."""
+    return LAB.tuned()
 
 
 def plan(
@@ -160,49 +164,13 @@ def plan(
         width: of the encoder's tokens.
         depth: blocks of the encoder.
     """
-    footage, network = footage.named(), replace(CLIP_NETWORK, patch=patch, width=width, depth=depth)
-    clips, found = footage.open(), tuned()
-    known = found["conditions"][CONDITION]
-    chosen = choose(arms, ARMS, known, samples=clips, search=SEARCH)
-    settings = {arm: known[arm]["settings"] if arm in known else {} for arm in chosen}
-    make = {arm: partial(make_run, arm=arm, world=footage, settings=settings[arm], network=network) for arm in chosen}
-    seeds, notes = num_seeds, caveats(found, arms, chosen, search=SEARCH, noun="clips")
-    if not samples:
-        allowance = buy(
-            budget,
-            make={arm: make[arm] for arm in chosen if ARMS[arm].knob},
-            samples=clips,
-            most_seeds=num_seeds,
-            key=f"{clips.sample_shape} {network} {BATCH}",
-            cache=footage.cache,
-            batch_size=BATCH,
-            noun="clips",
-        )
-        samples, seeds, notes = allowance.samples, allowance.num_seeds, [*allowance.notes, *notes]
-    labels = {arm: ARMS[arm].label for arm in chosen}
-    if read_outs == "auto":
-        read_outs = "full" if samples >= 50_000 else "quick"
-    return Plan(
-        name="video",
-        question=f"Frozen features of {clips.source}: does predicting embeddings serve better than predicting pixels?",
-        cells=[Cell(arm, CONDITION, make[arm]) for arm in chosen],
-        seeds=range(seeds),
-        budget=Budget(samples, "samples"),
-        judging=judging(read_outs),
-        contrasts=declare(chosen),
-        arms=labels,
-        conditions={CONDITION: f"{len(clips):,} clips of {clips.num_times} frames, {clips.num_classes} classes"},
-        metrics=IMAGES,
-        noun="clips",
-        conclude=partial(advise, arms=labels, condition=CONDITION, metric=METRIC, name=IMAGES[METRIC]),
-        notes=[*notes, clips.describe()],
-        settings={
-            "tuning": {k: v for k, v in found.items() if k != "conditions"},
-            "conditions": {CONDITION: {arm: known[arm] for arm in chosen if arm in known}},
-        },
+    return LAB.plan(
+        footage,
+        tuned(),
+        budget=budget,
+        samples=samples,
+        num_seeds=num_seeds,
+        asked=arms,
+        read_outs=read_outs,
+        network=replace(CLIP_NETWORK, patch=patch, width=width, depth=depth),
     )
-
-
-def tuned() -> dict[str, Any]:
-    """What the recorded search chose, and how it went."""
-    return read_tuned("video", CONDITION)
