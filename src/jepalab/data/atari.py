@@ -36,7 +36,7 @@ class Atari:
     """
 
     def __init__(self, game: str, *, channels: Literal[1, 3] = 1) -> None:
-        from ale_py import ALEInterface, LoggerMode, roms
+        from ale_py import ALEInterface, LoggerMode, roms  # pyrefly: ignore[missing-import]
 
         self._channels = channels
         path = roms.get_rom_path(game) if game in roms.get_all_rom_ids() else None
