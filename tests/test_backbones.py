@@ -307,7 +307,7 @@ def test_denoiser_that_is_told_nothing_is_a_vit_over_embeddings(positions: Posit
     z, level = torch.randn(2, 7, 6), torch.rand(2)
     told = decoder(z, level)
     with torch.no_grad():
-        for parameter in decoder.level2.parameters():
+        for parameter in decoder.level.fc2.parameters():
             parameter.zero_()
     torch.testing.assert_close(decoder(z, level), decoder.answer(vit(z)), rtol=0, atol=1e-5)
     assert (told - decoder(z, level)).abs().max() > 1e-2

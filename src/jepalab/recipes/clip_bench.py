@@ -49,7 +49,7 @@ class Footage:
         game: in place of data, an Atari game, such as pong, that chance plays: clips are labelled by the action (needs
             jepalab[atari]).
         size: frames are cut square and resized to this many pixels.
-        num_frames: of a clip.
+        num_frames: how many frames a clip has.
         stride: frames of the video from one frame of a clip to the next.
         fps: frames a second of a clip, in place of the stride.
         clips_per_video: cut out of each video, evenly spread.

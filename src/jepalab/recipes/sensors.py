@@ -45,7 +45,7 @@ ARMS: dict[str, Arm] = {
     "J4": Arm("Masked JEPA", series_arms.series_jepa, Knob("momentum", 0.98, 0.9995, scale="one minus")),
     "G1": Arm("Masked reconstruction", series_arms.series_mae, Knob("hidden", 0.25, 0.75)),
     "G2": Arm("Next step", series_arms.series_next_patch, NUMBERS),
-    "S": Arm("Supervised (ceiling)", series_arms.series_classifier, Knob("warmup", 0.02, 0.3)),
+    "S": Arm("Supervised (ceiling)", series_arms.series_classifier, Knob("rising", 0.02, 0.3)),
     "R": Arm("Random encoder (floor)", series_arms.random_series_vit),
     "RAW": Arm("Raw window (floor)", series_arms.raw_window),
     "HAND": Arm("Hand-made features (floor)", series_arms.hand_made),

@@ -134,14 +134,14 @@ def series_next_patch(bench: SeriesBench, *, target: TargetName = "pixels") -> R
     return bench.run(objective)
 
 
-def series_classifier(bench: SeriesBench, *, warmup: float = 0.1) -> Run:
+def series_classifier(bench: SeriesBench, *, rising: float = 0.1) -> Run:
     """Supervised ceiling: the class from labels, through the mean token.
 
     Args:
         bench: what every arm shares.
-        warmup: share of the steps in which the learning rate rises.
+        rising: share of the steps in which the learning rate rises, in place of the schedule's warmup.
     """
-    bench = bench.with_schedule(warmup=warmup)
+    bench = bench.with_schedule(warmup=rising)
     return bench.supervised(bench.encoder())
 
 

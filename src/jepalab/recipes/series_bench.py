@@ -40,7 +40,7 @@ class Recordings:
         hop: rows from one window to the next.
         label_column: of tables, where it is not called label, class, target or activity.
         group_column: of tables, whom a row was measured on; no group is in two splits.
-        rate: rows a second.
+        rate: rows in a second, where that is known.
         cache: where windows are kept.
     """
 

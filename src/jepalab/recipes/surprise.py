@@ -21,7 +21,7 @@ from jepalab.compare.surprise_pictures import draw_surprise, draw_trials
 from jepalab.compare.tune import Arm, Choice, Knob, Tunable
 from jepalab.recipes import surprise_arms
 from jepalab.recipes.surprise_arms import ExpectationBench, ExpectationTraining, OccludedWorld
-from jepalab.recipes.surprise_floors import expect_nothing, expectation, expecting_subjects
+from jepalab.recipes.surprise_floors import expectation, expecting_subjects, make_floor
 from jepalab.run import Run
 
 STEPS, TRIAL_STEPS = 1500, 500
@@ -39,11 +39,11 @@ ARMS: dict[str, Arm] = {
     ),
     "G1": Arm("Masked future pixels", surprise_arms.expect_hidden_pixels, Choice("target", ("pixels", "norm-pixels"))),
     "G2": Arm("Next-frame pixels", surprise_arms.expect_pixels, Knob("width", 8, 32, scale="power of two")),
-    "COPY": Arm("Copy last frame (floor)", partial(expect_nothing, name="copy last frame")),
-    "VEL": Arm("Pixel velocity (floor)", partial(expect_nothing, name="pixel velocity")),
-    "R": Arm("20 untrained networks (floor)", partial(expect_nothing, name="untrained")),
-    "INERT": Arm("Constant velocity, told (floor)", partial(expect_nothing, name="constant velocity")),
-    "PHYS": Arm("Physics, told (ceiling)", partial(expect_nothing, name="physics")),
+    "COPY": Arm("Copy last frame (floor)", partial(make_floor, name="copy last frame")),
+    "VEL": Arm("Pixel velocity (floor)", partial(make_floor, name="pixel velocity")),
+    "R": Arm("20 untrained networks (floor)", partial(make_floor, name="untrained")),
+    "INERT": Arm("Constant velocity, told (floor)", partial(make_floor, name="constant velocity")),
+    "PHYS": Arm("Physics, told (ceiling)", partial(make_floor, name="physics")),
 }
 CONDITIONS: dict[str, OccludedWorld] = {
     "clean": OccludedWorld(),
@@ -158,7 +158,7 @@ def plan(
 
     Args:
         preset: "demo" takes clean clips and a television; "full" also its strengths and a wallpaper.
-        num_seeds: independent repetitions.
+        num_seeds: independent repetitions of every arm.
         budget: what each arm may spend, in `unit`.
         unit: steps, samples (clips seen), flops (of training) or seconds (on this machine).
     """

@@ -78,9 +78,9 @@ def expectation(subject: SurpriseSubject | FloorSubject) -> dict[str, float]:
     return _untrained(subject.stream, subject.share)
 
 
-def expect_nothing(bench: ExpectationBench, *, name: FloorName) -> Run:
+def make_floor(shared: ExpectationBench, *, name: FloorName) -> Run:
     """A floor, as a run of no steps."""
-    return replace(bench.run(Floor(name)), steps=0)
+    return replace(shared.run(Floor(name)), steps=0)
 
 
 def _untrained(stream: OccludedShapes, share: float) -> dict[str, float]:
