@@ -15,8 +15,9 @@ from PIL import Image
 
 from jepalab.compare.cells import Cell, picture_folder, slug
 from jepalab.compare.image_pictures import BLOCKS, GAP, HIDDEN, RIGHT, WRONG
+from jepalab.compare.kept import Arrays, condition_figure, kept_arrays
 from jepalab.compare.readings import Arm, Readings, listed
-from jepalab.compare.sheets import Entry, Figure, Section, Sheet
+from jepalab.compare.sheets import Entry, Figure, Section
 from jepalab.data.sample_stream import SampleStream
 from jepalab.instruments.clip_pictures import draw_clips
 from jepalab.run import Run
@@ -25,7 +26,6 @@ FRAME_MILLISECONDS, LAST_MILLISECONDS = 160, 480  # a clip rests on its last fra
 SHOWN_PIXELS = 80  # a frame below this is shown larger, in whole steps
 SUFFIX = ".clips.npz"
 Movies = UInt8[np.ndarray, "k t h w _"]
-Arrays = Mapping[str, np.ndarray]
 
 
 def draw_clip_cell(cell: Cell, run: Run, pictures: Path, *, seed: int) -> None:
@@ -37,8 +37,7 @@ def draw_clip_cell(cell: Cell, run: Run, pictures: Path, *, seed: int) -> None:
 
 def clip_sections(folder: Path, readings: Readings) -> list[Section]:
     """What was kept below `folder`/pictures, for each condition."""
-    kept = {c: _read(folder / "pictures" / slug(c), readings.arms_in(c)) for c in readings.conditions}
-    kept = {condition: arms for condition, arms in kept.items() if arms}
+    kept = kept_arrays(folder, readings, SUFFIX)
     return [
         Section(
             "What is hidden over time, and what is predicted",
@@ -127,7 +126,7 @@ def _mask_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays])
         words.append(f"{names}: {shown[0]} seen, {shown[1]} predicted")
         rows += [[names, k, float(a), float(b)] for k, (a, b) in enumerate(zip(*shares, strict=True))]
     caption = f"Shares of a clip's patches. {'; '.join(words)}. Of several masks of an arm the first is shown."
-    return _figure(readings, condition, panels, caption, "masks", ["arms", "clip", "seen", "predicted"], rows)
+    return condition_figure(readings, condition, panels, caption, "masks", ["arms", "clip", "seen", "predicted"], rows)
 
 
 def _prediction_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays]) -> Figure | None:
@@ -146,7 +145,7 @@ def _prediction_figure(readings: Readings, condition: str, arms: Mapping[Arm, Ar
         rows += [[arm.name, k, t, float(error[k, t])] for k in range(len(error)) for t in range(error.shape[1])]
     caption = f"Mean squared error of a pixel over the whole clip: {'; '.join(words)}."
     columns = ["arm", "clip", "frame", "mean_squared_error"]
-    return _figure(readings, condition, panels, caption, "predicted clips", columns, rows)
+    return condition_figure(readings, condition, panels, caption, "predicted clips", columns, rows)
 
 
 def _feature_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays]) -> Figure | None:
@@ -161,7 +160,7 @@ def _feature_figure(readings: Readings, condition: str, arms: Mapping[Arm, Array
         f"Features of {listed([name for (name,) in names])}. Where colours follow the moving things, patches say what "
         "is there and not only where they are."
     )
-    return _figure(readings, condition, panels, caption, "clip features", ["arm"], names)
+    return condition_figure(readings, condition, panels, caption, "clip features", ["arm"], names)
 
 
 def _neighbour_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays]) -> Figure | None:
@@ -184,30 +183,6 @@ def _neighbour_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arr
     caption = "The query comes first in each row."
     if words:
         caption += f" Framed green: the same class; framed red: another. Of the same class are {', '.join(words)}."
-    return _figure(readings, condition, panels, caption, "near clips", ["arm", "query", "neighbour", "same"], rows)
-
-
-def _figure(
-    readings: Readings,
-    condition: str,
-    panels: Sequence[str],
-    caption: str,
-    name: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Entry]],
-) -> Figure | None:
-    if not panels:
-        return None
-    sheet = Sheet(f"{name} {condition}", columns, rows)
-    return Figure(condition, panels, caption, sheet, subtitle=readings.conditions[condition])
-
-
-def _read(folder: Path, arms: Sequence[Arm]) -> dict[Arm, dict[str, np.ndarray]]:
-    """The arrays of each arm that kept clips."""
-    found = {}
-    for arm in arms:
-        file = folder / f"{slug(arm.name)}{SUFFIX}"
-        if file.exists():
-            with np.load(file, allow_pickle=False) as arrays:
-                found[arm] = dict(arrays)
-    return found
+    return condition_figure(
+        readings, condition, panels, caption, "near clips", ["arm", "query", "neighbour", "same"], rows
+    )

@@ -16,8 +16,9 @@ from PIL import Image
 
 from jepalab.compare.cells import Cell, picture_folder, slug
 from jepalab.compare.figures import metric_panel
+from jepalab.compare.kept import Arrays, condition_figure, kept_arrays
 from jepalab.compare.readings import Arm, Readings, listed, number
-from jepalab.compare.sheets import Entry, Figure, Section, Sheet
+from jepalab.compare.sheets import Entry, Figure, Section
 from jepalab.data.sample_stream import SampleStream
 from jepalab.instruments.image_pictures import draw_objective
 from jepalab.run import Run
@@ -27,7 +28,6 @@ BLOCKS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (213, 9
 HIDDEN = (128, 128, 128)
 RIGHT, WRONG = (0, 158, 115), (213, 94, 0)
 Row = UInt8[np.ndarray, "k h w _"]
-Arrays = Mapping[str, np.ndarray]
 
 
 def draw_image_cell(cell: Cell, run: Run, pictures: Path, *, seed: int, arms: Collection[str] | None = None) -> None:
@@ -39,8 +39,7 @@ def draw_image_cell(cell: Cell, run: Run, pictures: Path, *, seed: int, arms: Co
 
 def picture_sections(folder: Path, readings: Readings) -> list[Section]:
     """What was kept below `folder`/pictures, for each condition."""
-    kept = {c: _read(folder / "pictures" / slug(c), readings.arms_in(c)) for c in readings.conditions}
-    kept = {condition: arms for condition, arms in kept.items() if arms}
+    kept = kept_arrays(folder, readings, ".stills.npz")
     return [
         Section(
             "What is hidden, and what is predicted",
@@ -121,7 +120,9 @@ def _mask_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays])
         words.append(f"{names}: {shown[0]} seen, {shown[1]} predicted in {count}")
         rows += [[names, k, float(a), float(b)] for k, (a, b) in enumerate(zip(*shares, strict=True))]
     caption = f"Shares of a picture's patches. {'; '.join(words)}."
-    return _figure(readings, condition, panels, caption, "masks", ["arms", "picture", "seen", "predicted"], rows)
+    return condition_figure(
+        readings, condition, panels, caption, "masks", ["arms", "picture", "seen", "predicted"], rows
+    )
 
 
 def _feature_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays]) -> Figure | None:
@@ -143,7 +144,7 @@ def _feature_figure(readings: Readings, condition: str, arms: Mapping[Arm, Array
     caption = "Principal components were fitted to patches of training pictures, for each arm on its own."
     if words:
         caption += f" The patch that is attended most gets so many times an equal share: {', '.join(words)}."
-    return _figure(readings, condition, panels, caption, "attention", ["arm", "picture", "largest"], rows)
+    return condition_figure(readings, condition, panels, caption, "attention", ["arm", "picture", "largest"], rows)
 
 
 def _neighbour_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays]) -> Figure | None:
@@ -167,7 +168,9 @@ def _neighbour_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arr
     caption = "The query comes first in each row."
     if words:
         caption += f" Framed green: the same class; framed red: another. Of the same class are {', '.join(words)}."
-    return _figure(readings, condition, panels, caption, "neighbours", ["arm", "query", "neighbour", "same"], rows)
+    return condition_figure(
+        readings, condition, panels, caption, "neighbours", ["arm", "query", "neighbour", "same"], rows
+    )
 
 
 def _decoded_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays]) -> Figure | None:
@@ -189,7 +192,9 @@ def _decoded_figure(readings: Readings, condition: str, arms: Mapping[Arm, Array
             panels.append(_card(how, shown, condition))
             words.append(f"{how} {', '.join(found)}")
     caption = f"PSNR in dB on these pictures: {'; '.join(words)}." if words else "Higher holds more of the pixels."
-    return _figure(readings, condition, panels, caption, "decoded", ["arm", "how", "picture", "squared_error"], rows)
+    return condition_figure(
+        readings, condition, panels, caption, "decoded", ["arm", "how", "picture", "squared_error"], rows
+    )
 
 
 def _drawn_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays]) -> Figure | None:
@@ -209,22 +214,7 @@ def _drawn_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays]
         f"{listed(words)}. Where a target is normalised patch by patch, brightness and contrast are the picture's own."
     )
     arm_names = [[arm.name] for arm, kept in arms.items() if {"reconstructed", "samples"} & kept.keys()]
-    return _figure(readings, condition, panels, caption, "drawn", ["arm"], arm_names)
-
-
-def _figure(
-    readings: Readings,
-    condition: str,
-    panels: Sequence[str],
-    caption: str,
-    name: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Entry]],
-) -> Figure | None:
-    if not panels:
-        return None
-    sheet = Sheet(f"{name} {condition}", columns, rows)
-    return Figure(condition, panels, caption, sheet, subtitle=readings.conditions[condition])
+    return condition_figure(readings, condition, panels, caption, "drawn", ["arm"], arm_names)
 
 
 def _card(title: str, strips: Mapping[str, Row], condition: str, *, style: str = "strips") -> str:
@@ -240,17 +230,6 @@ def _card(title: str, strips: Mapping[str, Row], condition: str, *, style: str =
         facts = {"src": source, "alt": words, "width": str(zoom * width), "height": str(zoom * height)}
         SubElement(line, "img", facts)
     return ElementTree.tostring(card, encoding="unicode", method="html")
-
-
-def _read(folder: Path, arms: Sequence[Arm]) -> dict[Arm, dict[str, np.ndarray]]:
-    """The arrays of each arm that kept still pictures."""
-    found = {}
-    for arm in arms:
-        file = folder / f"{slug(arm.name)}.stills.npz"
-        if file.exists():
-            with np.load(file, allow_pickle=False) as arrays:
-                found[arm] = dict(arrays)
-    return found
 
 
 def _in_colour(pictures: Row) -> Row:

@@ -10,6 +10,7 @@ import torch
 
 from jepalab.compare.cells import Cell, picture_folder, slug
 from jepalab.compare.drawing import Axis, number_axis
+from jepalab.compare.kept import kept_arrays
 from jepalab.compare.panels import TWO_THIRDS, Line, draw_lines
 from jepalab.compare.pictures import strips_card
 from jepalab.compare.readings import Arm, Readings
@@ -54,20 +55,15 @@ def draw_surprise(cell: Cell, run: Run, pictures: Path, *, seed: int) -> None:
 
 def surprise_section(folder: Path, readings: Readings) -> Section:
     """A figure for each condition and concept that was kept."""
-    figures = []
+    figures, kept = [], kept_arrays(folder, readings, SUFFIX)
     for condition in readings.conditions:
         place = folder / "pictures" / slug(condition)
         if not (place / TRIALS).exists():
             continue
         with np.load(place / TRIALS, allow_pickle=False) as arrays:
             trials = dict(arrays)
-        kept = {}
-        for arm in readings.arms_in(condition):
-            if (file := place / f"{slug(arm.name)}{SUFFIX}").exists():
-                with np.load(file, allow_pickle=False) as arrays:
-                    kept[arm] = dict(arrays)
         concepts = dict.fromkeys(name.rpartition(" ")[0] for name in trials)
-        figures += [_figure(readings, condition, concept, trials, kept) for concept in concepts]
+        figures += [_figure(readings, condition, concept, trials, kept.get(condition, {})) for concept in concepts]
     return Section(
         "Surprise under the frames",
         "One pair of each concept, and below it by how much more wrong each arm is about the impossible clip than "
