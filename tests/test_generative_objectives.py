@@ -935,3 +935,10 @@ def test_every_drawn_step_is_in_the_state(generator: torch.Generator) -> None:
         wanted = objective(batch).total
         assert torch.equal(copied(replace(batch)).total, wanted)
         assert not torch.equal(wanted, first)
+
+
+def test_a_predictor_of_another_grid_is_refused() -> None:
+    codebook = PatchCodebook(5, NUM_PIXELS)
+    predictor = MaskedPredictor(12, 5, grid=(4, 3), width=8, depth=2, num_heads=HEADS)
+    with pytest.raises(ValueError, match=r"grid \(3, 4\), the predictor was built for \(4, 3\)"):
+        MaskedToken(small_vit(), predictor=predictor, codebook=codebook, masks=OneMask())

@@ -74,6 +74,11 @@ def take_tokens(tokens: Float[Tensor, "b n d"], keep: Int[Tensor, "b k"]) -> Flo
     return tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
+def take_blocks(tokens: Float[Tensor, "b n d"], target: Int[Tensor, "b g m"]) -> Float[Tensor, "b g m d"]:
+    """The tokens of each target block of a mask, block by block."""
+    return take_tokens(tokens, target.flatten(1)).unflatten(1, target.shape[1:])
+
+
 class ViT(PatchEncoder):
     """One embedding for each patch of a fixed grid.
 

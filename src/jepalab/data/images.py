@@ -20,8 +20,8 @@ from torch import Tensor
 from jepalab.data.image_archives import is_tar, parquet, tars
 from jepalab.data.image_cache import Decoded, Progress, coded, decoded, default_cache, in_place
 from jepalab.data.image_files import SUFFIXES
-from jepalab.data.image_labels import assign_splits, match_labels, read_label_table
-from jepalab.data.image_sources import Source, array, fingerprint, folder_of_images, idx, is_idx, walk
+from jepalab.data.image_labels import assign_splits, class_numbers, match_labels, read_label_table
+from jepalab.data.image_sources import Source, array, folder_of_images, idx, is_idx, loaded, walk
 from jepalab.data.samples import Samples
 
 
@@ -89,13 +89,17 @@ def open_images(
     cache = cache or default_cache()
     if isinstance(source, Path) and source.suffix != ".npy":
         return _open_files(source, size, labels, label_column, cache, seed, progress)
-    pixels, listed = _listed_array(source)
+    pixels, key, title = loaded(source, noun="pictures")
+    listed = array(pixels, key, title)
     is_ready = pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1:3] == (size, size)
     if is_ready and pixels.shape[-1] in {1, 3}:
         rows = in_place(pixels)
     else:
         rows = decoded(listed, size=size, cache=cache, progress=progress)
-    values = rows.codes if labels is None else _class_numbers(labels, len(pixels), rows.skipped)
+    values = rows.codes
+    if labels is not None:
+        known = class_numbers(labels, num=len(pixels), noun="picture")
+        values = np.delete(known, [int(item) for item in rows.skipped])
     codes, names = coded([int(value) for value in values], None)
     return _images(rows, codes, names, listed.title, seed)
 
@@ -152,33 +156,6 @@ def _recognised(path: Path, label_column: str | None) -> tuple[Source, Path]:
             f"Wanted {kinds}, but {path} holds no picture (looked for {', '.join(sorted(SUFFIXES))}); found {some}."
         )
     return source, root
-
-
-def _listed_array(source: Path | np.ndarray | Tensor) -> tuple[np.ndarray, Source]:
-    if isinstance(source, Path):
-        try:
-            pixels = np.load(source, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"Wanted an array of pictures in {source}, but it cannot be read: {error}.") from error
-        key, title = fingerprint("npy", source.parent, [source]), f"array {source.name}"
-    else:
-        pixels = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
-        content = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode() + np.ascontiguousarray(pixels).tobytes())
-        key, title = content.hexdigest(), "an array in memory"
-    return pixels, array(pixels, key, title)
-
-
-def _class_numbers(labels: Path | np.ndarray | Tensor, num: int, skipped: dict[str, str]) -> np.ndarray:
-    if isinstance(labels, Path):
-        if labels.suffix != ".npy":
-            raise ValueError(
-                f"Labels of an array are class numbers [{num}], an array too or a .npy file; got {labels}."
-            )
-        labels = np.load(labels)
-    values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    if values.shape != (num,) or values.dtype.kind not in "iu":
-        raise ValueError(f"Wanted class numbers [{num}], one a picture, got {values.dtype} {list(values.shape)}.")
-    return np.delete(values, [int(item) for item in skipped])
 
 
 def _images(rows: Decoded, codes: np.ndarray, names: list[str], title: str, seed: int) -> Images:

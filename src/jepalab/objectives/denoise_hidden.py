@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jepalab.backbones.masked_denoiser import MaskedDenoiser
 from jepalab.backbones.patch_heads import draw_patches
-from jepalab.backbones.vit import ViT, take_tokens
+from jepalab.backbones.vit import ViT, take_blocks
 from jepalab.losses.denoising import (
     MAX_LEVEL,
     Levels,
@@ -73,9 +73,10 @@ class DenoiseHidden(Objective):
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         mask = self.masks(len(batch))
-        level, noise = self.noise(self.vit.patches(batch.x))
-        clean = _at_targets(self.vit.patches(batch.x), mask)
-        noise, t = _at_targets(noise, mask), level[:, None, None, None]
+        patches = self.vit.patches(batch.x)
+        level, noise = self.noise(patches)
+        clean = take_blocks(patches, mask.target)
+        noise, t = take_blocks(noise, mask.target), level[:, None, None, None]
         z = self.encoder(batch.x, mask.context)
         prediction = self.decoder(z, (1 - t) * clean + t * noise, level, mask)
         weight = None if mask.present is None else mask.present.float()
@@ -104,7 +105,7 @@ class DenoiseHidden(Objective):
             level = torch.full((len(x),), t, device=x.device)
             guess = self.predict.to_clean(self.decoder(z, noisy, level, mask), noisy, level[:, None, None, None])
             whole = patches.scatter(1, place, guess.flatten(1, 2))
-            clean = _at_targets(self.vit.patches(draw_patches(self.vit, whole).clamp(0, 1)), mask)
+            clean = take_blocks(self.vit.patches(draw_patches(self.vit, whole).clamp(0, 1)), mask.target)
             noisy = clean + t_next / t * (noisy - clean)
         return draw_patches(self.vit, patches.scatter(1, place, noisy.flatten(1, 2)))
 
@@ -120,7 +121,3 @@ class DenoiseHidden(Objective):
         decoder = MaskedDenoiser(12, 4, grid=(4, 4), width=8, depth=2, num_heads=2)
         objective = cls(encoder, decoder=decoder, masks=RandomMask((4, 4)), predict=PredictVelocity())
         return objective, Batch(x=torch.rand(4, 1, 1, 8, 8))
-
-
-def _at_targets(patches: Float[Tensor, "b n p"], mask: Mask) -> Float[Tensor, "b g m p"]:
-    return take_tokens(patches, mask.target.flatten(1)).unflatten(1, mask.target.shape[1:])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jepalab.backbones.masked import MaskedPredictor
 from jepalab.backbones.patch_heads import draw_patches
-from jepalab.backbones.vit import ViT, take_tokens
+from jepalab.backbones.vit import ViT, take_blocks
 from jepalab.losses.distances import Distance, mean_squared
 from jepalab.losses.pixels import PixelTarget, norm_pixels
 from jepalab.masks.drawing import MaskDrawer
@@ -56,7 +56,7 @@ class MAE(Objective):
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         mask = self.masks(len(batch))
-        hidden = _at_targets(self.vit.patches(batch.x), mask)
+        hidden = take_blocks(self.vit.patches(batch.x), mask.target)
         weight = None if mask.present is None else mask.present.float()
         return {"reconstruct": self.distance(self._predict(batch.x, mask), self.target(hidden), weight)}
 
@@ -69,7 +69,7 @@ class MAE(Objective):
         """
         mask = self.masks(len(x)) if mask is None else mask
         patches = self.vit.patches(x)
-        drawn = self.target.restore(self._predict(x, mask), _at_targets(patches, mask)).flatten(1, 2)
+        drawn = self.target.restore(self._predict(x, mask), take_blocks(patches, mask.target)).flatten(1, 2)
         present = torch.ones_like(mask.target, dtype=torch.bool) if mask.present is None else mask.present
         weight = present.flatten(1).unsqueeze(-1).to(drawn.dtype)
         place = mask.target.flatten(1).unsqueeze(-1)
@@ -91,7 +91,3 @@ class MAE(Objective):
         encoder = ViT((4, 4), patch=(2, 2), dim=12, depth=2, num_heads=2)
         decoder = MaskedPredictor(12, 4, grid=(4, 4), width=8, depth=2, num_heads=2)
         return cls(encoder, decoder=decoder, masks=RandomMask((4, 4))), Batch(x=torch.rand(4, 1, 1, 8, 8))
-
-
-def _at_targets(patches: Float[Tensor, "b n p"], mask: Mask) -> Float[Tensor, "b g m p"]:
-    return take_tokens(patches, mask.target.flatten(1)).unflatten(1, mask.target.shape[1:])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from jepalab.backbones.masked import MaskedPredictor
 from jepalab.backbones.teachers import EMATeacher, Teacher
-from jepalab.backbones.vit import ViT, take_tokens
+from jepalab.backbones.vit import ViT, take_blocks, take_tokens
 from jepalab.losses.distances import Distance, smooth_l1
 from jepalab.losses.regularisers import Regulariser
 from jepalab.losses.targets import Targets, output_level
@@ -127,7 +127,7 @@ class MaskedJEPA(Objective):
             z_pred, context_pred = self.predictor.with_context(z, mask, which)
             seen = take_tokens(z_target, mask.context).unsqueeze(1).expand_as(context_pred)
             terms[self.context_term] = self.distance(context_pred, seen, self._weigh_context(mask))
-        hidden = take_tokens(z_target, mask.target.flatten(1)).unflatten(1, mask.target.shape[1:])
+        hidden = take_blocks(z_target, mask.target)
         weight = None if mask.present is None else mask.present.float()
         return terms | {self.teacher.name: self.distance(z_pred, hidden, weight)}
 

@@ -40,6 +40,8 @@ class MaskedToken(Objective):
         super().__init__()
         if encoder.grid != masks.grid:
             raise ValueError(f"The masks hide patches of a grid {masks.grid}, the encoder has {encoder.grid}.")
+        if predictor.grid != encoder.grid:
+            raise ValueError(f"The encoder has a grid {encoder.grid}, the predictor was built for {predictor.grid}.")
         if codebook.patch_dim != encoder.patch_dim:
             raise ValueError(f"A patch has {encoder.patch_dim} numbers, the codebook reads {codebook.patch_dim}.")
         if predictor.answer.out_features != codebook.num_codes:
