@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -18,7 +19,7 @@ from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.predictor import SequencePredictor
 from jepalab.data.moving import MovingObject
 from jepalab.data.sprites import dot
-from jepalab.dist import Engine, StepSeeded, close_process_group, mean_over_processes, num_processes, rank
+from jepalab.dist import Engine, StepSeeded, close_process_group, mean_over_processes, num_cores, num_processes, rank
 from jepalab.fit import fit
 from jepalab.losses.sigreg import SIGReg
 from jepalab.losses.vicreg import spread
@@ -183,3 +184,36 @@ def test_batch_must_divide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jepalab.dist.num_processes", lambda: 3)
     with pytest.raises(ValueError, match="batch of 8 clips cannot be shared by 3"):
         Engine(device="cpu").share(torch.zeros(8, 1))
+
+
+def _control_groups(place: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (place / name.replace("__", "/")).parent.mkdir(parents=True, exist_ok=True)
+        (place / name.replace("__", "/")).write_text(text)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, 64),
+        ({"cpu.max": "max 100000\n"}, 64),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "20000 100000\n"}, 1),
+        ({"cpu__cpu.cfs_quota_us": "-1\n", "cpu__cpu.cfs_period_us": "100000\n"}, 64),
+        ({"cpu__cpu.cfs_quota_us": "400000\n", "cpu__cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu.max": "nonsense\n"}, 64),
+    ],
+)
+def test_a_container_is_given_no_more_cores_than_its_quota(
+    files: dict[str, str], found: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jepalab.dist.CONTROL_GROUPS", _control_groups(tmp_path, **files))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert num_cores() == found
+
+
+def test_affinity_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jepalab.dist.CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
+    assert num_cores() == 2

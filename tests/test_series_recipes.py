@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,9 @@ from jepalab.compare.cells import judge_run
 from jepalab.compare.grid import compare
 from jepalab.compare.report import write_report
 from jepalab.fit import fit
+from jepalab.instruments.attentive import attentive
+from jepalab.instruments.finetuning import finetuning
+from jepalab.instruments.finetuning_shots import finetuning_shots
 from jepalab.instruments.hand_features import hand_features
 from jepalab.masks.causal import PastFuture
 from jepalab.objectives.masked_jepa import MaskedJEPA
@@ -104,6 +109,8 @@ def test_a_comparison_of_series_is_reported(recordings: Recordings, tmp_path: Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensors, "tuned", lambda: TUNED)
         plan = sensors.plan(recordings, samples=256, num_seeds=1, patch=4, width=32, depth=2)
+        brief = (attentive, partial(finetuning, num_steps=5), partial(finetuning_shots, num_steps=5))
+        plan = replace(plan, judging=replace(plan.judging, of_the_first=brief))
         compare(plan, out=tmp_path, num_workers=1)
     cells = json.loads((tmp_path / "results.json").read_text())["cells"]
     assert {cell["status"] for cell in cells} == {"done"}, [cell.get("error") for cell in cells]

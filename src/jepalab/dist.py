@@ -7,10 +7,13 @@ everything here is the identity on one process.
 from __future__ import annotations
 
 import gc
+import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -20,6 +23,28 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 Precision = Literal["fp32", "bf16"]
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+def num_cores() -> int:
+    """Cores that this process may keep busy: the machine's, less what its affinity and its container withhold."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(here, _quota()))
+
+
+def _quota() -> int:
+    """How many cores' worth of time the container is given (control groups, version 2 or 1), rounded up."""
+    try:
+        if (both := CONTROL_GROUPS / "cpu.max").exists():
+            quota, period = both.read_text().split()
+        else:
+            quota, period = (
+                (CONTROL_GROUPS / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+            )
+        return math.ceil(int(quota) / int(period)) if int(quota) > 0 else sys.maxsize
+    except (OSError, ValueError):  # no control groups, no limit in them ("max"), or none that can be read
+        return sys.maxsize
 
 
 def num_processes() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +15,7 @@ from jepalab.compare.contrasts import Contrast, answer, judge_all
 from jepalab.compare.courses import Course
 from jepalab.compare.metrics import MOTION
 from jepalab.compare.pool import run_jobs
+from jepalab.dist import num_cores
 from jepalab.progress import Display, Moment
 from jepalab.records import describe_machine, write_json
 
@@ -153,12 +153,13 @@ def run_grid(
     jobs = [job for job, key in zip(jobs, keys, strict=True) if key not in done]
     names = [f"{cell.condition}/{cell.arm}/seed-{seed}" for cell, seed in jobs]
     work = [partial(_work, cell, seed, out=out, judging=judging, budget=budget) for cell, seed in jobs]
-    num_cores = os.cpu_count() or 1
     # Runs on one GPU share it: at once they would be no faster, and might not fit.
-    num_workers = num_workers or (1 if torch.cuda.is_available() else num_cores)
+    num_workers = num_workers or (1 if torch.cuda.is_available() else num_cores())
+    # A thread that waits for a busy core makes every small operation wait: never more than were asked for here.
+    num_threads = max(1, min(num_cores() // num_workers, torch.get_num_threads()))
     if display:
         display.start(names)
-    for event in run_jobs(work, num_workers=num_workers, num_threads=max(1, num_cores // num_workers)):
+    for event in run_jobs(work, num_workers=num_workers, num_threads=num_threads):
         name, (cell, seed) = names[event.job], jobs[event.job]
         if event.kind == "news":
             if display:

@@ -32,6 +32,7 @@ from jepalab.data.image_files import UNREADABLE, decode, strict_about_bombs
 from jepalab.data.image_labels import coded
 from jepalab.data.image_sources import Broken, Item, Source
 from jepalab.data.pixel_file import PixelFile
+from jepalab.dist import num_cores
 
 # Part of every picture's key: raise it when decoding changes.
 VERSION = 1
@@ -223,7 +224,7 @@ def _write(source: Source, partial: Path, reader: Reader, progress: Progress | N
     hashes: list[bytes] = []
     skipped: dict[str, str] = {}
     done, num_read = 0, 0
-    threads = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
+    threads = ThreadPoolExecutor(min(MAX_THREADS, num_cores()))
     file = PixelFile(partial / "pixels.npy", reader.shape)
     with file as pixels, threads as pool, closing(_in_order(source, reader, pool)) as found:
         for done, (item, rows) in enumerate(found, 1):

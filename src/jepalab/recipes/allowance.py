@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from jepalab.dist import num_cores
 from jepalab.records import write_json
 from jepalab.run import Run
 
@@ -63,7 +63,7 @@ def allot(
     """
     seconds = seconds_of(duration)
     # Runs on one GPU share it, however many there are at a time.
-    at_once = num_workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    at_once = num_workers or (1 if torch.cuda.is_available() else num_cores())
     core_seconds = seconds * at_once * (1 - JUDGING_SHARE)
     of_one_seed = sum(seconds_per_sample.values())
     num_seeds = max(1, min(most_seeds, int(core_seconds / of_one_seed / FEWEST)))
@@ -117,7 +117,7 @@ def measured_costs(
 ) -> dict[str, float]:
     """Seconds of one core for each sample of each arm, from a few steps of a copy; remembered in `memory`."""
     known = json.loads(memory.read_text()) if memory.exists() else {}
-    here = f"{platform.node()} {os.cpu_count()} {torch.__version__} {torch.cuda.is_available()} {key}"
+    here = f"{platform.node()} {num_cores()} {torch.__version__} {torch.cuda.is_available()} {key}"
     costs = known.setdefault(here, {})
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
