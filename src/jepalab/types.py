@@ -5,6 +5,7 @@ Axis letters, used in every annotation of the library:
     b batch   t time   n tokens   k kept tokens   g target blocks   m tokens of a block   d embedding width
     p numbers of a patch   l levels of a network
     c channels   h w picture height, width (h is also the horizon of a rollout)   a action   f factor width
+    e environments planned at once   s candidates of each
 """
 
 from __future__ import annotations
@@ -218,11 +219,17 @@ class Objective(nn.Module, ABC):
 
 @runtime_checkable
 class WorldModel(Protocol):
-    """Encodes observations and imagines what actions do to the embedding. JEPA and generative models alike."""
+    """Encodes observations and imagines what actions do to the embedding. JEPA and generative models alike.
+
+    `rollout` goes on from a history z [b t d], between whose frames the actions `past` [b t-1 a] were taken, under
+    s candidates of h further actions each, and gives the h embeddings that would follow under each of them.
+    """
 
     def encode(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b t d"]: ...
 
-    def rollout(self, z: Float[Tensor, "b d"], action: Float[Tensor, "b h a"]) -> Float[Tensor, "b h d"]: ...
+    def rollout(
+        self, z: Float[Tensor, "b t d"], past: Float[Tensor, "b p a"], action: Float[Tensor, "b s h a"]
+    ) -> Float[Tensor, "b s h d"]: ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Environments: vectorised over states, and adapters to and from gymnasium."""

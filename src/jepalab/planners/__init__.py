@@ -1,0 +1,1 @@
+"""Planners: they search for the actions of least cost, whatever the cost is."""
