@@ -255,8 +255,8 @@ def test_world_model_imagines_what_its_predictor_was_trained_to_say(name: str) -
     assert batch.action is not None
     with torch.no_grad():
         z = objective.encode(batch.x)
-        imagined = objective.rollout(z[:, 0], batch.action)
-        one_step = objective.rollout(z[:, 0], batch.action[:, :1])
+        imagined = objective.rollout(z[:, :1], batch.action[:, :0], batch.action[:, None])[:, 0]
+        one_step = objective.rollout(z[:, :1], batch.action[:, :0], batch.action[:, None, :1])[:, 0]
         taught = objective.get_submodule("predictor")(z[:, :1], batch.action[:, :1])
     assert z.shape == (*batch.x.shape[:2], objective.encoder.dim)
     assert imagined.shape == (*batch.action.shape[:2], objective.encoder.dim)

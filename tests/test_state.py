@@ -58,8 +58,8 @@ class LinearWorld(Objective):
     def encode(self, x: Tensor) -> Tensor:
         return self.encoder(x)
 
-    def rollout(self, z: Tensor, action: Tensor) -> Tensor:
-        return z[:, None] + (action @ self.effect).cumsum(1)
+    def rollout(self, z: Tensor, past: Tensor, action: Tensor) -> Tensor:
+        return z[:, -1:, None] + (action @ self.effect).cumsum(2)
 
 
 def untrained() -> Objective:

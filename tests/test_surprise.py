@@ -153,7 +153,7 @@ class Extrapolate(nn.Module):
         before = torch.cat([z[:, :1], z[:, :-1]], 1)
         return z + self.weight * (z - before)
 
-    def rollout(self, z: Tensor, action: Tensor) -> Tensor:
+    def rollout(self, z: Tensor, past: Tensor, action: Tensor) -> Tensor:
         raise NotImplementedError
 
 

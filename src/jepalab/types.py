@@ -45,6 +45,7 @@ class Batch:
     x        [b t c h w] pictures and clips, [b t c] series.
     views    further views of the same content, shaped like x.
     action   [b t-1 a]; action[:, i] leads from x[:, i] to x[:, i + 1].
+    proprio  [b t q] what an agent feels of itself (a velocity, joint angles) beside what it sees.
     factors  what is known about each frame, [b t f] (floats) or [b t] (class indices). Instruments read
              them, objectives never do; `Supervised` alone declares the ones it reads.
     """
@@ -52,6 +53,7 @@ class Batch:
     x: Float[Tensor, "b t *obs"]
     views: tuple[Float[Tensor, "b t *obs"], ...] = ()
     action: Float[Tensor, "b s a"] | None = None
+    proprio: Float[Tensor, "b t q"] | None = None
     factors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -64,6 +66,7 @@ class Batch:
             x=function(self.x),
             views=tuple(function(view) for view in self.views),
             action=None if self.action is None else function(self.action),
+            proprio=None if self.proprio is None else function(self.proprio),
             factors={name: function(value) for name, value in self.factors.items()},
         )
 
@@ -225,7 +228,9 @@ class WorldModel(Protocol):
     s candidates of h further actions each, and gives the h embeddings that would follow under each of them.
     """
 
-    def encode(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b t d"]: ...
+    def encode(
+        self, x: Float[Tensor, "b t *obs"], proprio: Float[Tensor, "b t q"] | None = None
+    ) -> Float[Tensor, "b t d"]: ...
 
     def rollout(
         self, z: Float[Tensor, "b t d"], past: Float[Tensor, "b p a"], action: Float[Tensor, "b s h a"]

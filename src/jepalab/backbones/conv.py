@@ -1,7 +1,8 @@
-"""A small convolutional frame encoder: three strided 3x3 layers, a linear map (after Sobal et al. 2022, 2211.10831)."""
+"""A small convolutional frame encoder: strided 3x3 layers and a linear map (after Sobal et al. 2022, 2211.10831)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from jepalab.types import Encoder
 class ConvEncoder(Encoder):
     """Encodes each frame on its own: one token for each frame.
 
-    size  height and width of a frame, a multiple of 4.
-    mean, std  of the pixels of the training data; x is normalised with them inside.
+    size       height and width of a frame; each layer halves them, rounded up.
+    widths     channels after each layer.
+    mean, std  of the pixels of the training data, of all or of each channel; x is normalised with them inside.
     No batch normalisation: its statistics would leak between a prediction and its target.
     """
 
@@ -29,25 +31,26 @@ class ConvEncoder(Encoder):
         *,
         channels: int = 1,
         dim: int = 64,
-        widths: tuple[int, int, int] = (16, 32, 32),
-        mean: float = 0.0,
-        std: float = 1.0,
+        widths: Sequence[int] = (16, 32, 32),
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
     ) -> None:
         super().__init__()
-        if size % 4:
-            raise ValueError(f"ConvEncoder takes frames whose size is a multiple of 4, got {size}; pad or resize them.")
+        for name, given in (("mean", mean), ("std", std)):
+            if isinstance(given, Sequence) and len(given) != channels:
+                raise ValueError(f"Give one {name}, or one for each of {channels} channels, got {len(given)}.")
         self.size, self.channels, self.dim = size, channels, dim
-        self.widths = widths
+        self.widths = tuple(widths)
         steps = zip((channels, *widths[:-1]), widths, strict=True)
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in steps)
-        self.project = nn.Linear(widths[-1] * (-(-size // 8)) ** 2, dim)
-        self.register_buffer("mean", torch.tensor(float(mean)))
-        self.register_buffer("std", torch.tensor(float(std)))
+        self.project = nn.Linear(widths[-1] * (-(-size // 2 ** len(widths))) ** 2, dim)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
         self.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
 
     def arguments(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in ("size", "channels", "dim", "widths")}
-        return plain | {"mean": self.mean.item(), "std": self.std.item()}
+        return plain | {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     def forward(
         self, x: Float[Tensor, "b t c h w"], keep: Int[Tensor, "b k"] | None = None, causal: bool = False
@@ -58,7 +61,8 @@ class ConvEncoder(Encoder):
             raise ValueError(f"This encoder was built for clips {wanted}, got {list(x.shape)}.")
         if keep is not None:
             x = x.gather(1, keep[:, :, None, None, None].expand(-1, -1, *x.shape[2:]))
-        h = ((x.flatten(0, 1) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        mean, std = (each.reshape(-1, 1, 1) for each in (self.mean, self.std))
+        h = ((x.flatten(0, 1) - mean) / std).contiguous(memory_format=torch.channels_last)
         for convolution in self.convolutions:
             h = F.relu(convolution(h))
         return self.project(h.flatten(1)).unflatten(0, x.shape[:2]).float()

@@ -12,16 +12,14 @@ PATCH = 4
 class PixelDecoder(nn.Module):
     """A linear map to a grid of cells, one convolution between cells, and a 4 x 4 patch of pixels from each cell.
 
-    size   height and width of the frame, a multiple of 4.
+    size   height and width of the frame; where 4 does not divide them, the last cells are cut.
     width  channels of a cell before the convolution; it doubles them.
     The output is in pixel units, unbounded: a bounded one would saturate under additive nuisance.
     """
 
     def __init__(self, dim: int, *, size: int = 28, channels: int = 1, width: int = 32) -> None:
         super().__init__()
-        if size % PATCH:
-            raise ValueError(f"PixelDecoder draws frames whose size is a multiple of {PATCH}, got {size}.")
-        cells = size // PATCH
+        self.size, cells = size, -(-size // PATCH)
         self.draw = nn.Sequential(
             nn.Linear(dim, width * cells**2),
             nn.ReLU(),
@@ -34,4 +32,4 @@ class PixelDecoder(nn.Module):
 
     def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t c h w"]:
         """One frame for each embedding."""
-        return self.draw(z.flatten(0, 1)).unflatten(0, z.shape[:2]).float()
+        return self.draw(z.flatten(0, 1))[..., : self.size, : self.size].unflatten(0, z.shape[:2]).float()

@@ -57,13 +57,15 @@ class LinearHead(nn.Module):
     def forward(self, z: Float[Tensor, "b t d"], action: None = None) -> Float[Tensor, "b t d"]:
         return z @ self.weight.T
 
-    def rollout(self, z: Float[Tensor, "b d"], action: Float[Tensor, "b h a"]) -> Float[Tensor, "b h d"]:
+    def rollout(
+        self, z: Float[Tensor, "b t d"], past: Float[Tensor, "b p a"], action: Float[Tensor, "b s h a"]
+    ) -> Float[Tensor, "b s h d"]:
         """Applies the layer h times; the actions count the steps and are not read."""
-        steps = []
-        for _ in range(action.shape[1]):
+        z, steps = z[:, -1:].expand(-1, action.shape[1], -1), []
+        for _ in range(action.shape[2]):
             z = z @ self.weight.T
             steps.append(z)
-        return torch.stack(steps, 1)
+        return torch.stack(steps, 2)
 
 
 def _orthogonal(dim: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where the targets of a masked JEPA come from: a slow copy, a frozen network, or the student itself.
+"""Where the targets of a JEPA come from: a slow copy, a frozen network, or the student itself.
 
 Each is a part with the same two methods, so that an objective takes one instead of a switch. `space` names what the
 prediction is compared with.
@@ -29,6 +29,10 @@ class Teacher(nn.Module, ABC):
     @abstractmethod
     def forward(self, student: PatchEncoder, x: Float[Tensor, "b t *obs"]) -> list[Float[Tensor, "b n d"]]:
         """The embedding of every token of the full input, level by level."""
+
+    @abstractmethod
+    def embed(self, x: Float[Tensor, "b t *obs"], z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """The embedding of each frame, for a student whose own embedding of it is z."""
 
     def follow(self, student: nn.Module, progress: float) -> None:
         """Called after each optimizer step; progress runs from 0 to 1."""
@@ -61,6 +65,10 @@ class EMATeacher(Teacher):
         return self.encoder.levels(x)  # pyrefly: ignore[not-callable]
 
     @torch.no_grad()
+    def embed(self, x: Float[Tensor, "b t *obs"], z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return self.encoder(x)  # pyrefly: ignore[not-callable]
+
+    @torch.no_grad()
     def follow(self, student: nn.Module, progress: float) -> None:
         momentum = self.momentum + (self.final_momentum - self.momentum) * progress
         slow, fast = tuple(self.encoder.parameters()), tuple(student.parameters())
@@ -84,6 +92,10 @@ class FrozenTeacher(Teacher):
     def forward(self, student: PatchEncoder, x: Float[Tensor, "b t *obs"]) -> list[Float[Tensor, "b n d"]]:
         return self.encoder.levels(x)  # pyrefly: ignore[not-callable]
 
+    @torch.no_grad()
+    def embed(self, x: Float[Tensor, "b t *obs"], z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return self.encoder(x)  # pyrefly: ignore[not-callable]
+
 
 class OwnTeacher(Teacher):
     """The student itself on the full input, with gradient; it needs a regulariser against collapse beside it."""
@@ -93,3 +105,24 @@ class OwnTeacher(Teacher):
 
     def forward(self, student: PatchEncoder, x: Float[Tensor, "b t *obs"]) -> list[Float[Tensor, "b n d"]]:
         return student.levels(x)
+
+    def embed(self, x: Float[Tensor, "b t *obs"], z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return z
+
+
+class FrozenStudent(Teacher):
+    """The student itself, which does not learn: random, or trained beforehand (DINO-WM, arXiv 2411.04983)."""
+
+    name = "frozen"
+    space = Space.FROZEN_EMBEDDING
+
+    def __init__(self, student: Encoder) -> None:
+        super().__init__()
+        student.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, student: PatchEncoder, x: Float[Tensor, "b t *obs"]) -> list[Float[Tensor, "b n d"]]:
+        return student.levels(x)
+
+    def embed(self, x: Float[Tensor, "b t *obs"], z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return z.detach()

@@ -38,8 +38,8 @@ def expect_frames(objective: Objective, stream: Stream) -> Expectation | None:
         return None
     with torch.no_grad():
         z, action = model.encode(batch.x), batch.action
-        steps = [model.rollout(z[:, i], action[:, i : i + 1])[:, 0] for i in range(action.shape[1])]
-        z_pred = torch.stack(steps, 1)
+        alone, one_step = z[:, :-1].flatten(0, 1)[:, None], action.flatten(0, 1)[:, None, None]
+        z_pred = model.rollout(alone, one_step[:, 0, :0], one_step)[:, 0, 0].unflatten(0, action.shape[:2])
     if isinstance(objective, NextFrame):
         decoder, how = objective.decoder, "its own decoder"
     else:

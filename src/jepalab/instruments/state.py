@@ -70,7 +70,7 @@ def rollout(subject: Subject) -> dict[str, float]:
     truth = _factor("position")
     probe = Ridge().fit(train.flatten(0, 1), truth(subject.train), validation.flatten(0, 1), truth(subject.validation))
     with torch.no_grad():
-        imagined = model.rollout(test[:, 0], action)
+        imagined = model.rollout(test[:, :1], action[:, :0], action[:, None])[:, 0]
     later = subject.test.batch.factors["position"][:, 1:]
     return {f"rollout_{k + 1}_r2": probe.score(imagined[:, k], later[:, k]) for k in range(action.shape[1])}
 

@@ -1,7 +1,7 @@
-"""What keeps token embeddings from collapsing without a teacher: VICReg's terms, or SIGReg, over pictures.
+"""Terms of embeddings alone: what keeps them from collapsing without a teacher (VICReg, SIGReg), and slowness.
 
-Statistics are taken over the batch at each place of the grid. Taken over all tokens together they could be met by
-the position alone, which every encoder with position codes has for nothing.
+Statistics are taken over the batch at each place of the grid, or at each time. Taken over all tokens together they
+could be met by the position alone, which every encoder with position codes has for nothing.
 """
 
 from __future__ import annotations
@@ -44,3 +44,16 @@ class Gaussianity(nn.Module):
 
     def forward(self, z: Float[Tensor, "b n d"]) -> dict[str, Float[Tensor, ""]]:
         return {"sigreg": self.sigreg(z.transpose(0, 1))}
+
+
+class Slowness(nn.Module):
+    """How far consecutive embeddings lie apart, squared: the time-similarity of PLDM (2502.14819) and eb_jepa.
+
+    Beside a floor on the variance it draws together what lies few steps apart, so that distances follow ways that can
+    be gone: the slow features of Wiskott and Sejnowski (2002).
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("slowness",)
+
+    def forward(self, z: Float[Tensor, "b t d"]) -> dict[str, Float[Tensor, ""]]:
+        return {"slowness": z.float().diff(dim=1).square().mean()}

@@ -63,11 +63,15 @@ class EMAJEPA(Objective):
     def probed_encoders(self) -> dict[str, Encoder]:
         return {"student": self.encoder, "teacher": self.teacher}
 
-    def encode(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b t d"]:
+    def encode(
+        self, x: Float[Tensor, "b t *obs"], proprio: Float[Tensor, "b t q"] | None = None
+    ) -> Float[Tensor, "b t d"]:
         return self.normalise(self.encoder(x))
 
-    def rollout(self, z: Float[Tensor, "b d"], action: Float[Tensor, "b h a"]) -> Float[Tensor, "b h d"]:
-        return self.predictor.rollout(z, action)
+    def rollout(
+        self, z: Float[Tensor, "b t d"], past: Float[Tensor, "b p a"], action: Float[Tensor, "b s h a"]
+    ) -> Float[Tensor, "b s h d"]:
+        return self.predictor.rollout(z, past, action)
 
     @classmethod
     def tiny(cls) -> tuple[Objective, Batch]:

@@ -35,11 +35,15 @@ class NextFrame(Objective):
         x_pred = self.decoder(self.predictor(self.encoder(batch.x[:, :-1]), batch.action))
         return {"predict": self.distance(x_pred, batch.x[:, 1:])}
 
-    def encode(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b t d"]:
+    def encode(
+        self, x: Float[Tensor, "b t *obs"], proprio: Float[Tensor, "b t q"] | None = None
+    ) -> Float[Tensor, "b t d"]:
         return self.encoder(x)
 
-    def rollout(self, z: Float[Tensor, "b d"], action: Float[Tensor, "b h a"]) -> Float[Tensor, "b h d"]:
-        return self.predictor.rollout(z, action)
+    def rollout(
+        self, z: Float[Tensor, "b t d"], past: Float[Tensor, "b p a"], action: Float[Tensor, "b s h a"]
+    ) -> Float[Tensor, "b s h d"]:
+        return self.predictor.rollout(z, past, action)
 
     @classmethod
     def tiny(cls) -> tuple[Objective, Batch]:

@@ -57,11 +57,15 @@ class VICRegJEPA(Objective):
             terms["inverse"] = mean_squared(self.inverse(z), batch.action)
         return terms
 
-    def encode(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b t d"]:
+    def encode(
+        self, x: Float[Tensor, "b t *obs"], proprio: Float[Tensor, "b t q"] | None = None
+    ) -> Float[Tensor, "b t d"]:
         return self.encoder(x)
 
-    def rollout(self, z: Float[Tensor, "b d"], action: Float[Tensor, "b h a"]) -> Float[Tensor, "b h d"]:
-        return self.predictor.rollout(z, action)
+    def rollout(
+        self, z: Float[Tensor, "b t d"], past: Float[Tensor, "b p a"], action: Float[Tensor, "b s h a"]
+    ) -> Float[Tensor, "b s h d"]:
+        return self.predictor.rollout(z, past, action)
 
     @classmethod
     def tiny(cls) -> tuple[Objective, Batch]:
