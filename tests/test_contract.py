@@ -20,7 +20,8 @@ from jepalab.types import Batch, Loss, Objective, Space, WorldModel
 
 OBJECTIVES = find_objectives()
 TRAINED = [name for name, objective in OBJECTIVES.items() if objective.compares]
-IMAGINING = [name for name, objective in OBJECTIVES.items() if issubclass(objective, WorldModel)]
+IN_PIXELS = ["diffusion_world", "frame_world"]  # their state is the frame: test_worlds.py
+IMAGINING = [n for n, objective in OBJECTIVES.items() if issubclass(objective, WorldModel) and n not in IN_PIXELS]
 TEACHERS = {Space.EMA_EMBEDDING, Space.FROZEN_EMBEDDING}
 TAUGHT = [name for name in TRAINED if TEACHERS & {*OBJECTIVES[name].compares.values()}]
 

@@ -80,7 +80,14 @@ class CausalPredictor(nn.Module):
     """
 
     def __init__(
-        self, dim: int, *, num_actions: int, width: int = 192, depth: int = 6, num_heads: int = 3, mlp_ratio: float = 4
+        self,
+        dim: int,
+        *,
+        num_actions: int,
+        width: int = 192,
+        depth: int = 6,
+        num_heads: int = 3,
+        mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
         self.dim, self.num_actions = dim, num_actions
