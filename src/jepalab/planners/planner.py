@@ -18,12 +18,29 @@ Cost = Callable[[Float[Tensor, "e s h a"]], Float[Tensor, "e s"]]
 class Bounds:
     """Where an action may lie: in a box, and in a ball around nothing where there is a largest norm.
 
-    low, high  [a], of each component.
+    low, high  [a], of each component; infinite where there is none.
+
+    ValueError for a box that is empty, and for a largest norm with a box that does not hold the zero action: the
+    shortened action would leave such a box.
     """
 
     low: Float[Tensor, " a"]
     high: Float[Tensor, " a"]
     max_norm: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.low.shape != self.high.shape or not (self.low <= self.high).all():
+            raise ValueError(
+                "Wanted low <= high in each component of an action, got "
+                f"low={self.low.tolist()} and high={self.high.tolist()}."
+            )
+        if not self.max_norm > 0:
+            raise ValueError(f"Wanted a largest norm above 0, got max_norm={self.max_norm}; leave it out for none.")
+        if self.max_norm < math.inf and not ((self.low <= 0) & (self.high >= 0)).all():
+            raise ValueError(
+                f"With max_norm={self.max_norm}, wanted low <= 0 <= high, got low={self.low.tolist()} and "
+                f"high={self.high.tolist()}; measure actions from the middle of the box, or leave max_norm out."
+            )
 
     def clip(self, action: Float[Tensor, "*any a"]) -> Float[Tensor, "*any a"]:
         """The nearest action of the box, then shortened to the largest norm. Differentiable."""
