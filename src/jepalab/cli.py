@@ -27,6 +27,7 @@ COMMANDS = {
     "train": Command("train one encoder by one recipe", "training:run"),
     "probe": Command("say what a trained encoder knows about the classes of your data", "probing:run"),
     "embed": Command("write a trained encoder's embeddings of your data into a file", "embedding:run"),
+    "plan": Command("let a trained world model act, beside a floor and a ceiling", "planning:run"),
     "audit": Command("say what each term of any PyTorch training step's loss compares", "auditing:run"),
     "masks": Command("show what a mask sampler covers: in the terminal, and as a picture", "masking:run"),
     "tune": Command("search the settings of every arm of an experiment with equal effort", "searching:run"),

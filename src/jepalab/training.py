@@ -48,6 +48,7 @@ def run(words: list[str]) -> int:
     judging = sys.modules[recipes[name].__module__].JUDGING
     folder = place.out or Path("runs") / f"{name}-seed-{made.seed}"
     RunFolder(folder).claim(recipe=name, **flatten(settings))
+    RunFolder(folder).describe(words=words[1:])
     display = make_display()
     display.start([name])
     try:

@@ -1,8 +1,7 @@
 """Pictures and clips decoded once into a memory-mapped file, found again by a hash of what the source lists.
 
-A cache entry is a folder: pixels.npy [n h w c] or [n t h w c] bytes, rows.npy (labels, splits and content hashes),
-items.json (names), meta.json. It is written under another name and renamed when whole, so a killed decode leaves
-nothing that is mistaken for one.
+An entry is a folder: pixels.npy [n h w c] or [n t h w c] bytes, rows.npy (labels, splits, content hashes), items.json
+(names), meta.json. It is written under another name and renamed when whole: a killed decode leaves none behind.
 """
 
 from __future__ import annotations

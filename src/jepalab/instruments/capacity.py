@@ -55,8 +55,8 @@ def nuisance_capacity(subject: Subject) -> dict[str, float]:
     tokens = {name: part.z for name, part in _parts(subject).items()}
     return {
         "capacity_linear_r2": linear.score(pooled["test"], target["test"]),
-        "capacity_mlp_r2": _correct(mlp, pooled, from_linear, target["test"]),
-        "capacity_conv_r2": _correct(conv, tokens, from_mean, target["test"]),
+        "capacity_mlp_r2": correct(mlp, pooled, from_linear, target["test"]),
+        "capacity_conv_r2": correct(conv, tokens, from_mean, target["test"]),
     }
 
 
@@ -81,7 +81,7 @@ class _ConvReader(nn.Module):
         return self.draw(gelu(self.between(planes))).flatten(1)
 
 
-def _correct(reader: nn.Module, z: dict[str, Tensor], left: dict[str, Tensor], truth: Tensor) -> float:
+def correct(reader: nn.Module, z: dict[str, Tensor], left: dict[str, Tensor], truth: Tensor) -> float:
     """Trains the reader on what an answer left until validation gets no better; R2 on test of both together."""
     by = moments(z["train"].flatten(0, -2))
     z = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -16,17 +16,23 @@ from jepalab.types import Batch, Encoder, Objective, Space
 
 
 class Autoencoder(Objective):
-    """Each frame, decoded from its own embedding, against itself. weights: "reconstruct"."""
+    """Each frame, decoded from its own embedding, against itself. weights: "reconstruct".
+
+    scale  of each channel, or of all: pixels are compared in these units, in which the decoder answers.
+    """
 
     compares: ClassVar[Mapping[str, Space]] = {"reconstruct": Space.INPUT}
 
-    def __init__(self, encoder: Encoder, *, decoder: PixelDecoder) -> None:
+    scale: Tensor
+
+    def __init__(self, encoder: Encoder, *, decoder: PixelDecoder, scale: Sequence[float] = (1.0,)) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
         self.weights = {"reconstruct": 1.0}
+        self.register_buffer("scale", torch.tensor(scale).reshape(-1, 1, 1), persistent=False)
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        return {"reconstruct": mean_squared(self.decoder(self.encoder(batch.x)), batch.x)}
+        return {"reconstruct": mean_squared(self.decoder(self.encoder(batch.x)), batch.x / self.scale)}
 
     @classmethod
     def tiny(cls) -> tuple[Objective, Batch]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.decoder import PixelDecoder
 from jepalab.backbones.noise_level import NoiseLevel
-from jepalab.backbones.predictor import MarkovPredictor, ResidualDynamics
+from jepalab.backbones.predictor import Predictor, ResidualDynamics
 from jepalab.losses.denoising import MAX_LEVEL, Levels, NoiseDrawer, logit_normal_levels
 from jepalab.losses.distances import mean_squared
 from jepalab.types import Batch, Encoder, Objective, Space
@@ -38,7 +38,7 @@ class DiffusionWorld(Objective):
         self,
         encoder: Encoder,
         *,
-        predictor: MarkovPredictor,
+        predictor: Predictor,
         noisy_encoder: Encoder,
         decoder: nn.Module,
         scale: Sequence[float],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.decoder import PixelDecoder
-from jepalab.backbones.predictor import MarkovPredictor, ResidualDynamics
+from jepalab.backbones.predictor import Predictor, ResidualDynamics
 from jepalab.losses.distances import Distance, mean_squared
 from jepalab.types import Batch, Encoder, Objective, Space
 
@@ -33,7 +33,7 @@ class FrameWorld(Objective):
         self,
         encoder: Encoder,
         *,
-        predictor: MarkovPredictor,
+        predictor: Predictor,
         decoder: nn.Module,
         scale: Sequence[float],
         distance: Distance = mean_squared,

@@ -1,0 +1,253 @@
+"""Acting by planning again and again (model-predictive control): agents, and episodes of many environments at once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from jepalab.dist import Precision
+from jepalab.envs.environment import Environment, State
+from jepalab.planners.costs import OverTime, at_the_end, distance_to, read_out
+from jepalab.planners.planner import Bounds, Cost, Planned, Planner
+from jepalab.types import WorldModel
+
+Act = Callable[[State], Float[Tensor, "n a"]]
+
+
+@dataclass
+class Effort:
+    """What acting took: imagined steps, calls of a model, and what each search found."""
+
+    imagined_steps: int = 0
+    model_calls: int = 0
+    searches: list[Planned] = field(default_factory=list)
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Somebody who acts in n environments at once, each towards its goal."""
+
+    def begin(self, env: Environment, goal: State, generator: torch.Generator, effort: Effort) -> Act:
+        """What it does at each state from now on; `effort` is added to as it acts."""
+        ...
+
+
+@dataclass(frozen=True)
+class RandomAgent:
+    """Acts by chance, evenly in the bounds' box: the floor under every success rate."""
+
+    def begin(self, env: Environment, goal: State, generator: torch.Generator, effort: Effort) -> Act:
+        low, high = env.bounds.low, env.bounds.high
+
+        def act(state: State) -> Float[Tensor, "n a"]:
+            lucky = torch.rand(len(state), len(low), generator=generator)
+            return env.bounds.clip(low + lucky * (high - low))
+
+        return act
+
+
+@runtime_checkable
+class Foresight(Protocol):
+    """What tells an agent how good its actions would be.
+
+    frameskip  environment steps in one imagined step: the candidates it judges are blocks of that many actions.
+    """
+
+    @property
+    def frameskip(self) -> int: ...
+
+    def begin(self, env: Environment, goal: State, effort: Effort) -> Callable[[State, Tensor | None], Cost]:
+        """Called at each state where a block begins, with the block [n k*a] that led there: what candidates cost."""
+        ...
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """A world model's foresight: how far what it imagines stays from its embedding of the goal.
+
+    read       what of embeddings is compared instead: a probed state, decoded pixels. [e s h d] to [e s h f].
+    history    frames that the model is given, as many as there are yet at the start of an episode.
+    precision  "bf16" runs the model's matrix products in bfloat16.
+    """
+
+    model: WorldModel
+    over_time: OverTime = at_the_end
+    read: Callable[[Tensor], Tensor] | None = None
+    history: int = 1
+    frameskip: int = 1
+    precision: Precision = "fp32"
+
+    def begin(self, env: Environment, goal: State, effort: Effort) -> Callable[[State, Tensor | None], Cost]:
+        z_goal = self._look(env, goal)
+        target = z_goal if self.read is None else self.read(z_goal[:, None, None])[:, 0, 0]
+        seen: list[Tensor] = []
+        done: list[Tensor] = []
+
+        def foresee(state: State, before: Tensor | None) -> Cost:
+            if before is not None:
+                done.append(before)
+            seen.append(self._look(env, state))
+            del seen[: -self.history], done[: len(done) - len(seen) + 1]
+            z = torch.stack(seen, 1)
+            past = torch.stack(done, 1) if done else z.new_zeros(len(z), 0, self.frameskip * len(env.bounds.low))
+
+            def imagine(action: Float[Tensor, "e s h a"]) -> Float[Tensor, "e s h d"]:
+                effort.model_calls += 1
+                effort.imagined_steps += action.shape[0] * action.shape[1] * action.shape[2]
+                with self._autocast(action):
+                    return self.model.rollout(z, past, action)
+
+            return distance_to(
+                target, imagine if self.read is None else read_out(imagine, self.read), over_time=self.over_time
+            )
+
+        return foresee
+
+    @torch.no_grad()
+    def _look(self, env: Environment, state: State) -> Float[Tensor, "n d"]:
+        x, felt = env.render(state)[:, None], env.proprioception(state)
+        with self._autocast(x):
+            return self.model.encode(x, felt[:, None] if felt.shape[-1] else None)[:, 0].float()
+
+    def _autocast(self, like: Tensor) -> Any:
+        wanted = self.precision == "bf16"
+        return torch.autocast(like.device.type, torch.bfloat16) if wanted else nullcontext()
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The environment itself as foresight, and the way that is left as cost: the ceiling over every success rate."""
+
+    over_time: OverTime = at_the_end
+    frameskip: int = 1
+
+    def begin(self, env: Environment, goal: State, effort: Effort) -> Callable[[State, Tensor | None], Cost]:
+        def foresee(state: State, before: Tensor | None) -> Cost:
+            def cost(action: Float[Tensor, "e s h a"]) -> Float[Tensor, "e s"]:
+                effort.model_calls += 1
+                effort.imagined_steps += action.shape[0] * action.shape[1] * action.shape[2]
+                num = action.shape[1]
+                copies, goals, ways = state.blind().repeat(num), goal.blind().repeat(num), []
+                for each in action.flatten(0, 1).unflatten(-1, (self.frameskip, -1)).flatten(1, 2).unbind(1):
+                    copies = env.step(copies, each)
+                    ways.append(env.distance(copies, goals))
+                return self.over_time(torch.stack(ways, -1).unflatten(0, (-1, num)))
+
+            return cost
+
+        return foresee
+
+
+@dataclass(frozen=True)
+class PlanningAgent:
+    """Searches for the best next actions, takes the first few, and searches again from what is left of the plan.
+
+    horizon       imagined steps ahead.
+    num_executed  of them that are taken before the next search.
+    max_norm      largest norm of an action it considers, where the environment allows longer ones: a model knows
+                  nothing of actions that it was never shown.
+    """
+
+    foresight: Foresight
+    planner: Planner
+    horizon: int = 12
+    num_executed: int = 1
+    max_norm: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_executed <= self.horizon:
+            raise ValueError(
+                f"An agent takes from 1 to all {self.horizon} actions of its plan, got num_executed={self.num_executed}"
+            )
+
+    def begin(self, env: Environment, goal: State, generator: torch.Generator, effort: Effort) -> Act:
+        skip, width = self.foresight.frameskip, len(env.bounds.low)
+        each = Bounds(env.bounds.low, env.bounds.high, min(env.bounds.max_norm, self.max_norm))
+        # The norm is that of each action of a block, which the planner, who sees blocks, cannot know.
+        bounds = each if skip == 1 else Bounds(each.low.repeat(skip), each.high.repeat(skip))
+        foresee = self.foresight.begin(env, goal, effort)
+        left = torch.zeros(len(goal), self.horizon, skip * width)
+        blocks: list[Tensor] = []  # to be taken, the next one first
+        waiting: list[Tensor] = []  # actions of the block that is being taken
+        before: list[Tensor] = []  # the block that was taken last
+
+        def clip(action: Tensor) -> Tensor:
+            return action if skip == 1 else each.clip(action.unflatten(-1, (skip, width))).flatten(-2)
+
+        def act(state: State) -> Float[Tensor, "n a"]:
+            nonlocal left
+            if not waiting:
+                cost = foresee(state, before[-1] if before else None)
+                if not blocks:
+                    found = self.planner(lambda action: cost(clip(action)), left, bounds, generator)
+                    effort.searches.append(found)
+                    plan = clip(found.action)
+                    blocks.extend(plan[:, : self.num_executed].unbind(1))
+                    left = torch.cat([plan[:, self.num_executed :], torch.zeros_like(plan[:, : self.num_executed])], 1)
+                before[:] = [blocks.pop(0)]
+                waiting.extend(before[0].unflatten(-1, (skip, width)).unbind(1))
+            return waiting.pop(0)
+
+        return act
+
+
+@dataclass(frozen=True)
+class Played:
+    """What happened in n episodes of t steps.
+
+    states   t + 1 of them, each of all n environments.
+    actions  [n t a].
+    within   by radius, whether each state [n t+1] was nearer to the goal than that.
+    seconds  that acting took, all environments together, rendering included.
+    """
+
+    states: list[State]
+    actions: Float[Tensor, "n t a"]
+    within: dict[float, Bool[Tensor, "n u"]]
+    seconds: float
+    effort: Effort
+
+
+@torch.no_grad()
+def play(
+    env: Environment,
+    start: State,
+    goal: State,
+    agent: Agent,
+    *,
+    num_steps: int,
+    radii: Sequence[float],
+    generator: torch.Generator,
+    watch: Callable[[int, float], None] | None = None,
+) -> Played:
+    """Lets an agent act for `num_steps` from each start towards each goal; nothing ends early, so that what holds at
+    the end can be told.
+
+    watch  called after each step with its number and the share of episodes that were near their goal at some time.
+    """
+    effort, state = Effort(), start
+    states, actions = [start], []
+    near = {radius: [env.success(start, goal, radius=radius)] for radius in radii}
+    began = time.perf_counter()
+    act = agent.begin(env, goal, generator, effort)
+    for step in range(num_steps):
+        with torch.enable_grad():  # a planner may follow gradients; those that do not switch them off
+            action = act(state).detach()
+        state = env.step(state, action)
+        states.append(state)
+        actions.append(action)
+        for radius, found in near.items():
+            found.append(env.success(state, goal, radius=radius))
+        if watch is not None:
+            ever = torch.stack(near[radii[0]], 1).any(1)
+            watch(step + 1, float(ever.float().mean()))
+    within = {radius: torch.stack(found, 1) for radius, found in near.items()}
+    return Played(states, torch.stack(actions, 1), within, time.perf_counter() - began, effort)

@@ -1,0 +1,247 @@
+"""What a world model holds, and how well it imagines, each beside what comes without imagining.
+
+An error of prediction means nothing by itself: a latent that hardly moves is easy to predict. So every one stands
+beside persistence ("nothing changes") and the same model with the actions of other clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jepalab.data.trajectories import Split, TrajectoryStream
+from jepalab.dist import seeded
+from jepalab.envs.environment import Environment
+from jepalab.instruments.capacity import HIDDEN, correct
+from jepalab.instruments.geometry import collapse_meters, straightness
+from jepalab.instruments.probes import Ridge
+from jepalab.instruments.surprise import auroc
+from jepalab.types import Batch, Objective, WorldModel
+
+NUM_CLIPS: dict[Split, int] = {"train": 400, "validation": 150, "test": 250}
+CLIPS_AT_ONCE = 64
+NUM_PAIRS = 2_000
+PLACES = 15  # of the grid of actions, along each axis of the bounds
+
+
+@dataclass(frozen=True)
+class WorldSubject:
+    """A world model, where it acts, and its embeddings of held-out clips, each computed once.
+
+    z      [b t d] by split, float32.
+    clips  the clips they are of, with "position" among their factors.
+    """
+
+    model: WorldModel
+    env: Environment[Any]
+    z: Mapping[Split, Float[Tensor, "b t d"]]
+    clips: Mapping[Split, Batch]
+
+    def rows(self, split: Split) -> Float[Tensor, "n d"]:
+        return self.z[split].flatten(0, 1)
+
+    def positions(self, split: Split) -> Float[Tensor, "n f"]:
+        return self.clips[split].factors["position"].flatten(0, 1)
+
+    def probe(self) -> Ridge:
+        """Reads positions from encoded frames."""
+        return Ridge().fit(
+            self.rows("train"), self.positions("train"), self.rows("validation"), self.positions("validation")
+        )
+
+
+@runtime_checkable
+class Normalising(Protocol):
+    """An encoder that says what it takes for the mean and the deviation of its input, of all or of each channel."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@torch.no_grad()
+def world_subject(
+    model: WorldModel, env: Environment[Any], stream: TrajectoryStream, *, share: float = 1.0
+) -> WorldSubject:
+    """Embeds held-out clips, or a share of them."""
+    clips = {split: stream.held_out(split, max(20, round(share * num))) for split, num in NUM_CLIPS.items()}
+    z = {split: torch.cat([*map(model_encode(model), _parts(batch))]) for split, batch in clips.items()}
+    return WorldSubject(model, env, z, clips)
+
+
+def model_encode(model: WorldModel) -> Any:
+    """Embeds a batch, with what is felt where the batch has it."""
+    return lambda batch: model.encode(batch.x, batch.proprio).float()
+
+
+def world_state(subject: WorldSubject) -> dict[str, float]:
+    """What one embedding says of the position, and how embeddings lie.
+
+    "position_r2", "position_r" (Pearson) by ridge; "position_mlp_r2" by a network that starts from that answer;
+    "straightness" of the latent's path, and the collapse meters.
+    """
+    probe = subject.probe()
+    truth = {split: subject.positions(split).float() for split in subject.z}
+    answers = {split: probe.predict(subject.rows(split)) for split in subject.z}
+    with seeded(0):
+        last = nn.Linear(HIDDEN, truth["train"].shape[1])
+        mlp = nn.Sequential(nn.Linear(subject.rows("train").shape[1], HIDDEN), nn.GELU(), last)
+    nn.init.zeros_(last.weight)
+    rows: dict[str, Tensor] = {split: subject.rows(split) for split in subject.z}
+    left: dict[str, Tensor] = {split: truth[split] - answers[split] for split in subject.z}
+    return {
+        "position_r2": probe.score(rows["test"], truth["test"]),
+        "position_r": _pearson(answers["test"], truth["test"]),
+        "position_mlp_r2": correct(mlp, rows, left, truth["test"]),
+        "straightness": straightness(subject.z["test"]),
+        **collapse_meters(subject.rows("test")),
+    }
+
+
+@torch.no_grad()
+def imagination(subject: WorldSubject) -> dict[str, float]:
+    """Errors k steps ahead, as shares of what persistence errs, and the position read from what is imagined.
+
+    "ahead_K" the squared error over that of "nothing changes" (below 1 is better than it); "ahead_K_shuffled" the same
+    with the actions of other clips, which must be worse if actions are used; "ahead_K_still" with no actions;
+    "ahead_K_r2" the position, by the probe of encoded frames; "ahead_K_px" its mean distance from the truth.
+    """
+    batch, z = subject.clips["test"], subject.z["test"]
+    action = batch.action
+    assert action is not None
+    probe, position = subject.probe(), batch.factors["position"].float()
+    kinds = {"": action, "_shuffled": action.roll(1, 0), "_still": torch.zeros_like(action)}
+    imagined = {kind: _imagine(subject.model, z[:, :1], taken) for kind, taken in kinds.items()}
+    scores = {}
+    for k in _milestones(action.shape[1]):
+        truth, still = z[:, k], z[:, 0]
+        persistence = float((still - truth).square().mean())
+        for kind, path in imagined.items():
+            error = float((path[:, k - 1] - truth).square().mean())
+            scores[f"ahead_{k}{kind}"] = error / max(persistence, 1e-12)
+        read = probe.predict(imagined[""][:, k - 1])
+        scores[f"ahead_{k}_r2"] = probe.score(imagined[""][:, k - 1], position[:, k])
+        scores[f"ahead_{k}_px"] = float((read - position[:, k]).norm(dim=1).mean())
+    return scores
+
+
+@torch.no_grad()
+def geodesics(subject: WorldSubject, *, seed: int = 0) -> dict[str, float]:
+    """Whether distances between embeddings follow the ways that can be gone: Spearman's rank correlations.
+
+    "geodesic_rank" with the way around what is in the way, "euclidean_rank" with the straight line, over pairs of
+    states drawn by the environment.
+    """
+    starts, goals = subject.env.random_pairs(NUM_PAIRS, torch.Generator().manual_seed(seed), min_distance=1.0)
+    z_start, z_goal = (torch.cat([*map(model_encode(subject.model), _shown(subject.env, s))]) for s in (starts, goals))
+    latent = (z_start - z_goal).square().mean((1, 2))
+    way = subject.env.distance(starts, goals)
+    straight = (subject.env.factors(starts)["position"] - subject.env.factors(goals)["position"]).norm(dim=1)
+    known = way.isfinite()
+    return {
+        "geodesic_rank": _spearman(latent[known], way[known]),
+        "euclidean_rank": _spearman(latent[known], straight[known]),
+    }
+
+
+@torch.no_grad()
+def energy_landscape(subject: WorldSubject) -> dict[str, float]:
+    """Where the error of the next embedding is least, over a grid of actions, against the action that was taken.
+
+    "action_error" the mean distance between the two, in the action's units; "action_error_chance" that of the middle
+    of the grid, which looks at nothing.
+    """
+    batch, z = subject.clips["test"], subject.z["test"]
+    assert batch.action is not None
+    bounds, taken = subject.env.bounds, batch.action[:, 0]
+    axes = [torch.linspace(float(low), float(high), PLACES) for low, high in zip(bounds.low, bounds.high, strict=True)]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
+    found = []
+    for z_part, taken_part in zip(z.split(CLIPS_AT_ONCE), taken.split(CLIPS_AT_ONCE), strict=True):
+        candidates = grid[None, :, None].expand(len(z_part), -1, 1, -1)
+        path = subject.model.rollout(z_part[:, :1], taken_part.new_zeros(len(z_part), 0, grid.shape[1]), candidates)
+        energy = (path[:, :, 0] - z_part[:, 1:2]).square().mean(-1)
+        found.append(grid[energy.argmin(1)])
+    return {
+        "action_error": float((torch.cat(found) - taken).norm(dim=1).mean()),
+        "action_error_chance": float(taken.norm(dim=1).mean()),
+    }
+
+
+@torch.no_grad()
+def teleport_surprise(subject: WorldSubject) -> dict[str, float]:
+    """Whether the model is surprised when the object jumps, and not when only the picture changes.
+
+    The frame after a step is exchanged for that of another clip ("teleport_auroc") or made half as bright
+    ("dimmed_auroc"), and the error of the predicted embedding is compared with that of the frame that came: 0.5 is no
+    surprise, 1 always more. A model of what can happen has the first near 1; the second is a false alarm.
+    """
+    batch, z = subject.clips["test"], subject.z["test"]
+    assert batch.action is not None
+    foreseen = _imagine(subject.model, z[:, :1], batch.action[:, :1])[:, 0]
+    dimmed = torch.cat([*map(model_encode(subject.model), _parts(_dim(batch)))])
+    usual = (foreseen - z[:, 1]).square().mean(1)
+    return {
+        "teleport_auroc": auroc(usual, (foreseen - z.roll(1, 0)[:, 1]).square().mean(1)),
+        "dimmed_auroc": auroc(usual, (foreseen - dimmed[:, 0]).square().mean(1)),
+    }
+
+
+def input_statistics(subject: WorldSubject) -> dict[str, float]:
+    """Whether the encoder's normalisation is that of the frames it is given: stale statistics ruin all that follows.
+
+    "input_mean_off" the largest distance of a channel's normalised mean from 0, "input_std_off" of the logarithm of
+    its deviation from 0. Encoders that do not say how they normalise give nothing.
+    """
+    model: object = subject.model
+    encoder: object = model.encoder if isinstance(model, Objective) else None
+    if not isinstance(encoder, Normalising):
+        return {}
+    x = subject.clips["test"].x.transpose(0, 2).flatten(1)
+    normal = (x - encoder.mean.reshape(-1, 1)) / encoder.std.reshape(-1, 1)
+    return {
+        "input_mean_off": float(normal.mean(1).abs().max()),
+        "input_std_off": float(normal.std(1).log().abs().max()),
+    }
+
+
+def _imagine(model: WorldModel, z: Float[Tensor, "b 1 d"], action: Float[Tensor, "b h a"]) -> Float[Tensor, "b h d"]:
+    """The rollout of each clip under its own actions, part by part."""
+    parts = zip(z.split(CLIPS_AT_ONCE), action.split(CLIPS_AT_ONCE), strict=True)
+    return torch.cat([model.rollout(start, taken[:, :0], taken[:, None])[:, 0].float() for start, taken in parts])
+
+
+def _milestones(horizon: int) -> list[int]:
+    """1, then roughly doubling, up to the horizon."""
+    return sorted({*(k for k in (1, 2, 4, 8, 16, 32, 64) if k < horizon), horizon})
+
+
+def _parts(batch: Batch) -> list[Batch]:
+    felt = [None] * len(batch) if batch.proprio is None else batch.proprio.split(CLIPS_AT_ONCE)
+    return [Batch(x=x, proprio=p) for x, p in zip(batch.x.split(CLIPS_AT_ONCE), felt, strict=False)]
+
+
+def _shown(env: Environment[Any], state: Any) -> list[Batch]:
+    """The pictures of states, as clips of one frame."""
+    felt = env.proprioception(state)
+    return _parts(Batch(x=env.render(state)[:, None], proprio=felt[:, None] if felt.shape[-1] else None))
+
+
+def _dim(batch: Batch) -> Batch:
+    """The second frame of each clip, half as bright."""
+    return Batch(x=batch.x[:, 1:2] / 2, proprio=None if batch.proprio is None else batch.proprio[:, 1:2])
+
+
+def _pearson(a: Float[Tensor, "n f"], b: Float[Tensor, "n f"]) -> float:
+    a, b = (side.double() - side.double().mean(0) for side in (a, b))
+    scale = a.norm(dim=0) * b.norm(dim=0)
+    return float(((a * b).sum(0) / scale.clamp_min(1e-12)).mean())
+
+
+def _spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
+    ranks = [side.argsort().argsort().double()[:, None] for side in (a, b)]
+    return _pearson(*ranks)

@@ -1,0 +1,114 @@
+"""Films of plans: what happened, the path that was imagined at each moment over it, and what was imagined, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from jepalab.backbones.decoder import PixelDecoder
+from jepalab.dist import seeded
+from jepalab.envs.environment import Environment, State
+from jepalab.instruments.acting import Played
+from jepalab.instruments.probes import Ridge
+from jepalab.losses.distances import mean_squared
+from jepalab.types import Stream, WorldModel
+
+DECODER_STEPS = 300
+GOAL, PATH, WALL = (60, 200, 90), (255, 150, 30), (110, 110, 120)
+Film = UInt8[np.ndarray, "t h w 3"]
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A model that can draw its own embeddings."""
+
+    def draw(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t c h w"]: ...
+
+
+def train_microscope(model: WorldModel, stream: Stream, *, steps: int = DECODER_STEPS) -> PixelDecoder:
+    """A decoder that draws what a model's embeddings hold, learned on its training clips; the model is left alone."""
+    first = stream.batch(0)
+    channels, size = first.x.shape[2], first.x.shape[-1]
+    with torch.no_grad():
+        dim = model.encode(first.x[:1, :1], None if first.proprio is None else first.proprio[:1, :1]).shape[-1]
+    with seeded(0):
+        decoder = PixelDecoder(dim, size=size, channels=channels, width=16)
+    scale = first.x.std((0, 1, 3, 4)).clamp_min(1e-3).reshape(-1, 1, 1)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=2e-3, fused=True)
+    for step in range(steps):
+        batch = stream.batch(step)
+        x = batch.x[:, :2]
+        with torch.no_grad():
+            z = model.encode(x, None if batch.proprio is None else batch.proprio[:, :2]).float()
+        mean_squared(decoder(z) / scale, x / scale).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return decoder.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def film_plans(
+    env: Environment[Any],
+    goal: State,
+    played: Played,
+    model: WorldModel,
+    *,
+    rows: Sequence[int],
+    read_position: Ridge,
+    draw: Callable[[Float[Tensor, "b t d"]], Float[Tensor, "b t c h w"]],
+    every: int = 1,
+    zoom: int = 3,
+) -> list[Film]:
+    """One film of each of these episodes: the episode with the imagined path in orange and the goal in green; beside
+    it the frame that the plan imagines last.
+
+    It shows agents that search at regular intervals and see one frame. Each film ends when the goal is reached within
+    the smallest radius, or with the episode.
+    """
+    interval = len(played.states[:-1]) // max(1, len(played.effort.searches))
+    films: list[Film] = []
+    for row in rows:
+        index = torch.tensor([row])
+        near = played.within[min(played.within)][row]
+        last = int(near.int().argmax()) if bool(near.any()) else len(played.states) - 1
+        frames = []
+        for t in range(0, last + 1, every):
+            state = played.states[t][index]
+            number = min(t // interval, len(played.effort.searches) - 1)
+            plan = played.effort.searches[number].action[index]
+            searched = played.states[number * interval][index]
+            felt = env.proprioception(searched)
+            z = model.encode(env.render(searched)[:, None], felt[:, None] if felt.shape[-1] else None).float()
+            path = model.rollout(z, plan[:, :0], plan[:, None])[:, 0].float()
+            real = _colours(env.render(state)[0], zoom)
+            _mark(real, env.factors(goal[index])["position"], GOAL, zoom, size=2)
+            _mark(real, read_position.predict(path[0]), PATH, zoom, size=1)
+            imagined = _colours(draw(path[:, -1:])[0, 0].clamp(0, 1), zoom)
+            _mark(imagined, env.factors(goal[index])["position"], GOAL, zoom, size=2)
+            gap = np.full((real.shape[0], 4, 3), 255, dtype=np.uint8)
+            frames.append(np.concatenate([real, gap, imagined], 1))
+        films.append(np.stack(frames))
+    return films
+
+
+def _colours(picture: Float[Tensor, "c h w"], zoom: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The first channel in white over the last one, the walls, in grey."""
+    dot, wall = picture[0].clamp(0, 1), picture[-1].clamp(0, 1) if len(picture) > 1 else picture[0] * 0
+    grey = torch.tensor(WALL, dtype=torch.float32)
+    shown = wall[..., None] * grey + dot[..., None] * (255 - wall[..., None] * grey)
+    large = shown.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
+    return np.ascontiguousarray(large.round().clamp(0, 255).to(torch.uint8).numpy())
+
+
+def _mark(
+    picture: np.ndarray, positions: Float[Tensor, "n 2"], colour: tuple[int, int, int], zoom: int, *, size: int
+) -> None:
+    """A square at each position that lies in the picture."""
+    for x, y in ((positions.double() + 0.5) * zoom).round().long().tolist():
+        top, left = max(0, y - size), max(0, x - size)
+        picture[top : max(0, y + size + 1), left : max(0, x + size + 1)] = colour

@@ -1,0 +1,91 @@
+"""How well an agent reaches goals: success at the end and at any time, within two radii, and what acting costs.
+
+A success rate says little without the floor (acting at random) and the ceiling (planning in the environment itself)
+under the same test, so every table has both. Rates come without intervals; whoever prints them adds Wilson's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from jepalab.envs.environment import Environment
+from jepalab.instruments.acting import Agent, Played, play
+from jepalab.instruments.manifests import Manifest
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A test of acting.
+
+    radii      of success by name, the chief one first.
+    num_steps  of every episode; none ends early.
+    seed       of the planner's candidates.
+    """
+
+    env: Environment[Any]
+    manifest: Manifest[Any]
+    radii: Mapping[str, float]
+    num_steps: int = 200
+    seed: int = 0
+
+    def play(self, agent: Agent, *, watch: Callable[[int, float], None] | None = None) -> Played:
+        """All episodes of the manifest, at once."""
+        return play(
+            self.env,
+            self.manifest.start,
+            self.manifest.goal,
+            agent,
+            num_steps=self.num_steps,
+            radii=[*self.radii.values()],
+            generator=torch.Generator().manual_seed(self.seed),
+            watch=watch,
+        )
+
+
+def success(trial: Trial, played: Played) -> dict[str, float]:
+    """Rates by group, radius and criterion, and what acting cost.
+
+    "GROUP_ever_RADIUS" within the radius at some time, "GROUP_end_RADIUS" at the end; "GROUP_steps_RADIUS" the median
+    number of steps of those that were there at some time; "ms_per_action" and "imagined_per_action" of one episode,
+    "calls_per_action" of the model, all episodes together.
+    """
+    scores: dict[str, float] = {}
+    for group in dict.fromkeys(trial.manifest.groups):
+        rows = trial.manifest.rows(group)
+        for name, radius in trial.radii.items():
+            within = played.within[radius][rows]
+            ever = within.any(1)
+            scores[f"{group}_ever_{name}"] = float(ever.float().mean())
+            scores[f"{group}_end_{name}"] = float(within[:, -1].float().mean())
+            if bool(ever.any()):
+                scores[f"{group}_steps_{name}"] = float(steps_to_success(within[ever]).median())
+    num_actions = played.actions.shape[0] * played.actions.shape[1]
+    scores["ms_per_action"] = 1000 * played.seconds / num_actions
+    scores["imagined_per_action"] = played.effort.imagined_steps / num_actions
+    scores["calls_per_action"] = played.effort.model_calls / played.actions.shape[1]
+    return scores
+
+
+def steps_to_success(within: Bool[Tensor, "n t"]) -> Float[Tensor, " n"]:
+    """The first step at which each episode is within the radius; infinite where it never is."""
+    first = within.int().argmax(1).float()
+    return first.masked_fill(~within.any(1), torch.inf)
+
+
+def diagnose_searches(played: Played) -> dict[str, float]:
+    """How the planner fared: by what factor a search lowered the cost, and how far its candidates still lay apart."""
+    searches = played.effort.searches
+    if not searches:
+        return {}
+    first, last = (torch.stack([found.costs[i] for found in searches]) for i in (0, -1))
+    spread = torch.stack([found.spread[-1] for found in searches])
+    return {
+        "search_gain": float((last / first.clamp_min(1e-12)).median()),
+        "search_spread": float(spread.mean()),
+    }

@@ -1,0 +1,172 @@
+"""The command `jepalab plan`: lets a trained world model act, on fixed episodes, beside a floor and a ceiling."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from jepalab.catalogue import find_recipes
+from jepalab.compare.stats import mcnemar_exact, wilson_interval
+from jepalab.data.trajectories import TrajectoryStream
+from jepalab.flags import call_with_flags
+from jepalab.instruments.acting import Agent, Played
+from jepalab.instruments.imagining import world_subject
+from jepalab.instruments.plan_films import Draws, film_plans, train_microscope
+from jepalab.instruments.planning import Trial, success
+from jepalab.progress import count_items
+from jepalab.recipes.world_bench import Rooms
+from jepalab.recipes.world_judging import Planning, environment_of
+from jepalab.records import RunFolder
+from jepalab.training import Place
+from jepalab.types import WorldModel
+
+NAMES = {"random": "random actions (floor)", "oracle": "the environment itself (ceiling)"}
+NUM_FILMS = 6
+
+
+@dataclass(frozen=True)
+class PlanCommand:
+    """Lets a trained world model plan its way to goals it has never seen, and says how often it arrives.
+
+    Starts and goals are drawn from a seed, the same for every model; none is solved at the start. Beside the model act
+    a floor (random actions) and a ceiling (the same planner in the environment itself).
+
+    Args:
+        run: folder of a run (runs/NAME) that a recipe of worlds trained.
+        env: in which it acts; Two Rooms is where these models are trained.
+        layout: other rooms than those of its training: "fixed", "random-door" or "random-wall".
+        episodes: whose goal lies in the other room; half as many have it in the same room.
+        seed: of starts and goals.
+        film: a GIF to write: what happened beside what was imagined.
+        floors: also let the floor and the ceiling act, on the same episodes.
+        json: print the result as JSON.
+        how: of planning.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    env: Literal["two-rooms"] = "two-rooms"
+    layout: Literal["fixed", "random-door", "random-wall"] | None = None
+    episodes: int = 200
+    seed: int = 7
+    film: Path | None = None
+    floors: bool = True
+    json: bool = False
+    how: tyro.conf.OmitArgPrefixes[Planning] = field(default_factory=Planning)
+
+
+def run(words: list[str]) -> int:
+    """jepalab plan RUN [options]"""
+    asked = tyro.cli(PlanCommand, prog="jepalab plan", args=words)
+    stream, model = open_world(asked.run)
+    env = environment_of(stream)
+    if asked.layout is not None:
+        env = replace(env, layouts=Rooms(layout=asked.layout).env().layouts)
+    how = replace(asked.how, cross_room=asked.episodes, same_room=asked.episodes // 2, episode_seed=asked.seed)
+    trial = how.trial(env)
+    agents: dict[str, Agent] = {asked.run.name: how.agent(model)}
+    if asked.floors:
+        agents |= {NAMES["random"]: how.stand_in("random"), NAMES["oracle"]: how.stand_in("oracle")}
+    played = {name: _play(trial, agent, name) for name, agent in agents.items()}
+    scores = {name: success(trial, each) for name, each in played.items()}
+    facts = {"episodes": len(trial.manifest), "seed": asked.seed, "manifest": trial.manifest.digest}
+    if asked.film is not None:
+        _film(asked.film, stream, model, trial, played[asked.run.name])
+    if asked.json:
+        print(json.dumps(facts | {"scores": scores}))
+        return 0
+    _show(trial, scores, played, asked.run.name)
+    print(f"\nepisodes: seed {asked.seed}, manifest {trial.manifest.digest[:16]}, {how.num_steps} steps each")
+    if asked.film is not None:
+        print(f"film: {asked.film}")
+    return 0
+
+
+def open_world(folder: Path) -> tuple[TrajectoryStream, WorldModel]:
+    """The world model of a run's folder, made again as its command line made it, with the weights it ended with, and
+    the stream it was trained on.
+
+    Raises:
+        ValueError: the folder holds no run, or one of something that does not imagine.
+    """
+    records = RunFolder(folder)
+    known = records.description()
+    if "words" not in known:
+        raise ValueError(f"{folder} holds no run of `jepalab train`; wanted the folder of a world model (runs/NAME).")
+    recipes = find_recipes()
+    if known["recipe"] not in recipes:
+        raise ValueError(f"{folder} was trained by the recipe {known['recipe']!r}, which this jepalab does not have.")
+    recipe = recipes[known["recipe"]]
+    _, _, made = call_with_flags(recipe, Place(), program=f"jepalab train {known['recipe']}", words=known["words"])
+    records.load(made.objective)
+    model: object = made.objective.eval()
+    if not isinstance(model, WorldModel) or not isinstance(made.stream, TrajectoryStream):
+        raise ValueError(f"{folder} holds {type(model).__name__}, which does not imagine; plan with a world model.")
+    return made.stream, model
+
+
+def _play(trial: Trial, agent: Agent, name: str) -> Played:
+    with count_items(f"acting: {name}") as count:
+        return trial.play(agent, watch=lambda step, _: count(step, trial.num_steps))
+
+
+def _film(place: Path, stream: TrajectoryStream, model: WorldModel, trial: Trial, played: Played) -> None:
+    probe = world_subject(model, trial.env, stream, share=0.5).probe()
+    draw = model.draw if isinstance(model, Draws) else train_microscope(model, stream)
+    films = film_plans(
+        trial.env,
+        trial.manifest.goal,
+        played,
+        model,
+        rows=range(min(NUM_FILMS, len(trial.manifest))),
+        read_position=probe,
+        draw=draw,
+        every=2,
+    )
+    frames = [Image.fromarray(frame) for film in films for frame in [*film, film[-1], film[-1], film[-1]]]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(place, save_all=True, append_images=frames[1:], duration=80, loop=0)
+
+
+def _show(trial: Trial, scores: Mapping[str, Mapping[str, float]], played: Mapping[str, Played], chief: str) -> None:
+    """A table: rates with their Wilson intervals, by group and criterion."""
+    groups = [*dict.fromkeys(trial.manifest.groups)]
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("")
+    for group in groups:
+        shown.add_column(f"{group} room\never", justify="right")
+        shown.add_column(f"{group} room\nat the end", justify="right")
+        shown.add_column("steps", justify="right")
+    shown.add_column("ms an\naction", justify="right")
+    shown.add_column("p against\nthe model", justify="right")
+    for name, each in scores.items():
+        cells = []
+        for group in groups:
+            num = int(trial.manifest.rows(group).sum())
+            cells += [_rate(each[f"{group}_{when}_wide"], num) for when in ("ever", "end")]
+            steps = each.get(f"{group}_steps_wide", math.nan)
+            cells.append("" if math.isnan(steps) else f"{steps:.0f}")
+        cells.append(f"{each['ms_per_action']:.2f}")
+        cells.append("" if name == chief else _against(played[chief], played[name]))
+        shown.add_row(name, *cells)
+    Console().print(shown)
+
+
+def _rate(rate: float, num: int) -> str:
+    low, high = wilson_interval(round(rate * num), num)
+    return f"{rate:.1%} [{low:.0%}, {high:.0%}]"
+
+
+def _against(one: Played, other: Played) -> str:
+    """McNemar's exact p of who arrived at some time, over all episodes."""
+    radius = max(one.within)
+    a, b = one.within[radius].any(1), other.within[radius].any(1)
+    return f"{mcnemar_exact(int((a & ~b).sum()), int((~a & b).sum())):.2g}"

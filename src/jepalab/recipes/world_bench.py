@@ -1,0 +1,211 @@
+"""What every world model in Two Rooms shares: the rooms, the recorded walks, the first weights, the schedule."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from jepalab.backbones.causal_predictor import CausalPredictor
+from jepalab.backbones.conv import ConvEncoder
+from jepalab.backbones.decoder import PixelDecoder
+from jepalab.backbones.inverse import InverseHead
+from jepalab.backbones.predictor import GRUDynamics, MarkovPredictor, ResidualDynamics
+from jepalab.backbones.unrolling import FromEvery, Unroll
+from jepalab.data.trajectories import Split, TrajectoryStream
+from jepalab.dist import Precision, seeded
+from jepalab.envs.television import Television
+from jepalab.envs.two_rooms import RoomState, TwoRooms
+from jepalab.envs.two_rooms_layout import Layouts
+from jepalab.envs.two_rooms_walks import random_walks
+from jepalab.envs.walks import Trajectories, replay
+from jepalab.run import Run
+from jepalab.types import Batch, Objective
+
+NUM_ACTIONS = 2
+HELD_OUT = 1_000  # trajectories of the validation and of the test split, each
+LAYOUTS = {"fixed": Layouts.fixed, "random-door": Layouts.random_door, "random-wall": Layouts.random_wall}
+
+
+@dataclass(frozen=True)
+class Walks:
+    """Recorded walks in Two Rooms, drawn when they are read: positions are stored, pictures are not."""
+
+    rooms: TwoRooms
+    walked: Trajectories[RoomState]
+
+    def num_windows(self, num_frames: int) -> int:
+        return len(self.walked) * max(0, self.walked.position.shape[1] - num_frames + 1)
+
+    def read(self, windows: Int[Tensor, " b"], num_frames: int) -> Batch:
+        """Windows numbered trajectory by trajectory; the factors are the environment's, frame by frame."""
+        per = self.walked.position.shape[1] - num_frames + 1
+        rows, first = windows // per, windows % per
+        start, action = self.walked.start[rows], self.walked.action[rows]
+        states = replay(self.rooms, start, action[:, : int(first.max()) + num_frames - 1])
+        place = first[:, None] + torch.arange(num_frames)
+        chosen = {
+            name: torch.stack(values, 1)[torch.arange(len(rows))[:, None], place].flatten(0, 1)
+            for name, values in _by_name(states).items()
+        }
+        shown = start.with_tensors(chosen)
+        shape = len(rows), num_frames
+        return Batch(
+            x=self.rooms.render(shown).unflatten(0, shape),
+            action=action.take_along_dim(place[:, :-1, None], 1),
+            factors={name: value.unflatten(0, shape) for name, value in self.rooms.factors(shown).items()},
+        )
+
+
+def _by_name(states: list[RoomState]) -> dict[str, list[Tensor]]:
+    flat = [state.tensors() for state in states]
+    return {name: [each[name] for each in flat] for name in flat[0]}
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Two Rooms and the walks that are recorded in it.
+
+    Args:
+        layout: "fixed", "random-door" (drawn for each episode) or "random-wall" (wall and door are).
+        television: what the television shows: "none", "noise" (new at every frame), "video" (each frame goes on from
+            the last), "episode" (one picture an episode) or "dataset" (one picture for all).
+        screen_share: of the picture that the television covers.
+        num_walks: recorded trajectories of 17 frames to train on.
+    """
+
+    layout: Literal["fixed", "random-door", "random-wall"] = "fixed"
+    television: Literal["none", "noise", "video", "episode", "dataset"] = "none"
+    screen_share: float = 0.1
+    num_walks: int = 20_000
+
+    def env(self) -> TwoRooms:
+        screen = None if self.television == "none" else Television.showing(self.television, share=self.screen_share)
+        return TwoRooms(LAYOUTS[self.layout](), television=screen)
+
+    def walks(self, split: Split, seed: int) -> Walks:
+        """The recorded walks of a split, a pure function of the seed; splits share no walk."""
+        return _walks(self, split, seed)
+
+
+@cache
+def _walks(world: Rooms, split: Split, seed: int) -> Walks:
+    key = f"walks {split} {seed}".encode()
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:7], "big"))
+    env = world.env()
+    return Walks(env, random_walks(env, world.num_walks if split == "train" else HELD_OUT, generator))
+
+
+@dataclass(frozen=True)
+class WorldTraining:
+    """How long and how fast; the same fields for every arm.
+
+    Args:
+        steps: optimizer steps of the run.
+        batch_size: windows in a step.
+        num_frames: that a window has.
+        ahead: steps that a model looks ahead in training, from every frame.
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW, on matrices only.
+        precision: "bf16" runs matrix products in bfloat16, weights stay in float32.
+    """
+
+    steps: int = 2_000
+    batch_size: int = 64
+    num_frames: int = 13
+    ahead: int = 8
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    precision: Precision = "bf16"
+
+
+@dataclass(frozen=True)
+class WorldNetwork:
+    """The networks of every arm.
+
+    Args:
+        dim: width of the embedding.
+        widths: channels after each layer of the encoder, which halves the picture.
+        dynamics: "residual" (a perceptron), "gru" (a cell whose memory is the embedding) or "causal" (a transformer).
+        dynamics_width: of the residual perceptron and of the transformer.
+    """
+
+    dim: int = 256
+    widths: tuple[int, ...] = (32, 64, 64, 64)
+    dynamics: Literal["residual", "gru", "causal"] = "residual"
+    dynamics_width: int = 256
+
+
+@dataclass(frozen=True)
+class WorldBench:
+    """What every arm of a seed shares: the recorded walks, the encoder's first weights, the training settings.
+
+    Args:
+        world: the rooms and the walks.
+        network: of every arm.
+        training: how long and how fast.
+        seed: of the walks and of the weights.
+    """
+
+    world: Rooms = field(default_factory=Rooms)
+    network: WorldNetwork = field(default_factory=WorldNetwork)
+    training: WorldTraining = field(default_factory=WorldTraining)
+    seed: int = 0
+
+    def stream(self) -> TrajectoryStream:
+        splits: tuple[Split, ...] = ("train", "validation", "test")
+        recorded = {split: self.world.walks(split, self.seed) for split in splits}
+        t = self.training
+        return TrajectoryStream(recorded, num_frames=t.num_frames, clips_per_batch=t.batch_size, seed=self.seed)
+
+    def encoder(self) -> ConvEncoder:
+        """The same first weights for every arm of this seed, normalised by this world's pixels."""
+        mean, std = self.stream().statistics()
+        channels, size, _ = self.world.env().picture_shape
+        with seeded(self.seed):
+            return ConvEncoder(
+                size, channels=channels, dim=self.network.dim, widths=self.network.widths, mean=mean, std=std
+            )
+
+    def scale(self) -> list[float]:
+        """The standard deviation of each channel: the units in which pixels are compared."""
+        return self.stream().statistics()[1]
+
+    def predictor(self) -> MarkovPredictor | CausalPredictor:
+        dim, width = self.network.dim, self.network.dynamics_width
+        with seeded(self.seed + 1):
+            if self.network.dynamics == "gru":
+                return GRUDynamics(dim, num_actions=NUM_ACTIONS)
+            if self.network.dynamics == "causal":
+                return CausalPredictor(dim, num_actions=NUM_ACTIONS, width=width, depth=3, num_heads=4)
+            return ResidualDynamics(dim, num_actions=NUM_ACTIONS, width=width)
+
+    def decoder(self, width: int = 16) -> PixelDecoder:
+        channels, size, _ = self.world.env().picture_shape
+        with seeded(self.seed + 2):
+            return PixelDecoder(self.network.dim, size=size, channels=channels, width=width)
+
+    def inverse(self) -> InverseHead:
+        with seeded(self.seed + 3):
+            return InverseHead(self.network.dim, num_actions=NUM_ACTIONS, width=256)
+
+    def unroll(self) -> Unroll:
+        return FromEvery(self.training.ahead)
+
+    def run(self, objective: Objective) -> Run:
+        t = self.training
+        return Run(
+            objective=objective,
+            stream=self.stream(),
+            steps=t.steps,
+            lr=t.lr,
+            weight_decay=t.weight_decay,
+            warmup=0.1,
+            precision=t.precision,
+            seed=self.seed,
+        )

@@ -1,0 +1,203 @@
+"""How world models of Two Rooms are judged: by the same planner, on the same episodes, beside a floor and a ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jepalab.backbones.conv import ConvEncoder
+from jepalab.data.trajectories import TrajectoryStream
+from jepalab.dist import Precision
+from jepalab.envs.two_rooms import EB_JEPA_RADIUS, PLDM_RADIUS, TwoRooms
+from jepalab.instruments.acting import Agent, Imagination, PlanningAgent, Played, RandomAgent, Simulation
+from jepalab.instruments.imagining import (
+    WorldSubject,
+    energy_landscape,
+    geodesics,
+    imagination,
+    input_statistics,
+    teleport_surprise,
+    world_state,
+    world_subject,
+)
+from jepalab.instruments.manifests import draw_manifest
+from jepalab.instruments.planning import Trial, diagnose_searches, success
+from jepalab.planners.costs import OverTime, at_the_end
+from jepalab.planners.mppi import MPPI
+from jepalab.planners.planner import Planner
+from jepalab.recipes.world_bench import Walks, WorldBench
+from jepalab.run import Run
+from jepalab.types import Batch, Objective, Space, WorldModel
+
+RADII = {"wide": EB_JEPA_RADIUS, "tight": PLDM_RADIUS}
+TRAINED_NORM = 1.8  # the longest action in the walks: no model knows longer ones
+FloorName = Literal["random", "oracle"]
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How every agent plans, and on which episodes it is tested.
+
+    Args:
+        cross_room: episodes whose goal lies in the other room.
+        same_room: episodes whose goal lies in the same room.
+        num_steps: of every episode.
+        episode_seed: of starts and goals.
+        planning_seed: of the planner's candidates.
+        horizon: steps that are imagined ahead.
+        num_executed: actions that are taken before the next search.
+        num_samples: candidates in an iteration of the search.
+        num_iterations: of the search.
+        precision: of what is imagined; "bf16" is faster on most machines.
+    """
+
+    cross_room: int = 200
+    same_room: int = 100
+    num_steps: int = 200
+    episode_seed: int = 7
+    planning_seed: int = 0
+    horizon: int = 12
+    num_executed: int = 2
+    num_samples: int = 100
+    num_iterations: int = 5
+    precision: Precision = "bf16"
+
+    def planner(self) -> Planner:
+        """The low-compute planner of the newer EB-JEPA (arXiv 2602.03604), its temperature in units of the elites'."""
+        return MPPI(
+            self.num_samples,
+            num_elites=max(2, self.num_samples // 10),
+            num_iterations=self.num_iterations,
+            std=1.0,
+            max_std=2.0,
+        )
+
+    def trial(self, env: TwoRooms) -> Trial:
+        """The episodes, and within which radii a goal counts as reached."""
+        pairs = {
+            "cross": partial(env.random_pairs, rooms="different", min_distance=EB_JEPA_RADIUS),
+            "same": partial(env.random_pairs, rooms="same", min_distance=EB_JEPA_RADIUS),
+        }
+        num = {"cross": self.cross_room, "same": self.same_room}
+        manifest = draw_manifest(env, pairs, num=num, seed=self.episode_seed, radius=EB_JEPA_RADIUS)
+        return Trial(env, manifest, RADII, num_steps=self.num_steps, seed=self.planning_seed)
+
+    def agent(self, model: WorldModel, *, over_time: OverTime = at_the_end) -> PlanningAgent:
+        """The agent of a world model."""
+        foresight = Imagination(model, over_time=over_time, precision=self.precision)
+        return PlanningAgent(foresight, self.planner(), self.horizon, self.num_executed, TRAINED_NORM)
+
+    def stand_in(self, name: FloorName) -> Agent:
+        """The floor, which acts by chance, or the ceiling, which plans in the environment itself."""
+        if name == "random":
+            return RandomAgent()
+        return PlanningAgent(Simulation(), self.planner(), self.horizon, self.num_executed)
+
+
+class Floor(Objective):
+    """Holds the name of an agent that learned nothing; it has no terms and cannot be trained."""
+
+    compares: ClassVar[Mapping[str, Space]] = {}
+
+    def __init__(self, name: FloorName) -> None:
+        super().__init__()
+        self.name = name
+        self.encoder = ConvEncoder(8, dim=4).requires_grad_(False)
+        self.weights = {}
+
+    def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        raise ValueError("Nothing is learned here; give the run steps=0.")
+
+    @classmethod
+    def tiny(cls) -> tuple[Objective, Batch]:
+        return cls("random"), Batch(x=torch.rand(4, 3, 1, 8, 8))
+
+
+def make_floor(shared: WorldBench, *, name: FloorName) -> Run:
+    """A floor or ceiling, as a run of no steps."""
+    return replace(shared.run(Floor(name)), steps=0)
+
+
+@dataclass(frozen=True)
+class ActingSubject:
+    """What is judged: an objective, where it acts, how, and what it makes of held-out clips if it is a world model.
+
+    share  of the episodes to play.
+    """
+
+    objective: Objective
+    env: TwoRooms
+    planning: Planning
+    world: WorldSubject | None
+    share: float
+
+
+def acting_subjects(
+    objective: Objective, stream: TrajectoryStream, *, planning: Planning, share: float = 1.0
+) -> dict[str, ActingSubject]:
+    """The one thing that is judged of a world model, or of a floor. It is moved to the CPU and put in evaluation."""
+    objective.eval().cpu()
+    env, model = environment_of(stream), _world_model(objective)
+    world = None if model is None else world_subject(model, env, stream, share=share)
+    return {"model": ActingSubject(objective, env, planning, world, share)}
+
+
+def environment_of(stream: TrajectoryStream) -> TwoRooms:
+    """The rooms in which a stream's walks were recorded."""
+    walks = stream.recorded["test"]
+    assert isinstance(walks, Walks)
+    return walks.rooms
+
+
+def understanding(subject: ActingSubject) -> dict[str, float]:
+    """Everything that the instruments of world models say; nothing of a floor."""
+    if subject.world is None:
+        return {}
+    instruments = (world_state, imagination, geodesics, energy_landscape, teleport_surprise, input_statistics)
+    return {name: value for instrument in instruments for name, value in instrument(subject.world).items()}
+
+
+def acting(subject: ActingSubject) -> dict[str, float]:
+    """Success by planning, and what it took."""
+    trial, played = episodes(subject.objective, subject.env, _shortened(subject.planning, subject.share))
+    return success(trial, played) | diagnose_searches(played)
+
+
+_PLAYED: WeakKeyDictionary[Objective, tuple[Planning, Trial, Played]] = WeakKeyDictionary()
+
+
+def episodes(objective: Objective, env: TwoRooms, planning: Planning) -> tuple[Trial, Played]:
+    """The test and what happened in it, played once for all who look at it while the objective lives."""
+    known = _PLAYED.get(objective)
+    if known is None or known[0] != planning:
+        trial, model = planning.trial(env), _world_model(objective)
+        if model is not None:
+            agent: Agent = planning.agent(model)
+        elif isinstance(objective, Floor):
+            agent = planning.stand_in(objective.name)
+        else:
+            raise ValueError(f"{type(objective).__name__} neither imagines nor stands in for an agent; it cannot act.")
+        known = _PLAYED[objective] = planning, trial, trial.play(agent)
+    return known[1:]
+
+
+def _world_model(objective: Objective) -> WorldModel | None:
+    model: object = objective
+    return model if isinstance(model, WorldModel) else None
+
+
+def _shortened(planning: Planning, share: float) -> Planning:
+    if share == 1:
+        return planning
+    return replace(
+        planning,
+        cross_room=max(8, round(share * planning.cross_room)),
+        same_room=max(0, round(share * planning.same_room)),
+    )
