@@ -119,7 +119,8 @@ def _play(trial: Trial, agent: Agent, name: str) -> Played:
 
 
 def _film(place: Path, stream: TrajectoryStream, model: WorldModel, trial: Trial, played: Played) -> None:
-    probe = world_subject(model, trial.env, stream, share=0.5).probe()
+    subject = world_subject(model, trial.env, stream, share=0.5)
+    probe = subject.probe()
     draw = model.draw if isinstance(model, Draws) else train_microscope(model, stream)
     films = film_plans(
         trial.env,
@@ -127,7 +128,7 @@ def _film(place: Path, stream: TrajectoryStream, model: WorldModel, trial: Trial
         played,
         model,
         rows=range(min(NUM_FILMS, len(trial.manifest))),
-        read_position=probe,
+        locate=lambda z: probe.predict(subject.look(z).flatten(0, 1)),
         draw=draw,
         every=2,
     )

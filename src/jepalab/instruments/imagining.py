@@ -29,30 +29,49 @@ NUM_PAIRS = 2_000
 PLACES = 15  # of the grid of actions, along each axis of the bounds
 
 
+@runtime_checkable
+class Looks(Protocol):
+    """A model whose state is the frame: what it knows is what its encoder sees there."""
+
+    def look(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t e"]: ...
+
+
 @dataclass(frozen=True)
 class WorldSubject:
-    """A world model, where it acts, and its embeddings of held-out clips, each computed once.
+    """A world model, where it acts, and its states of held-out clips, each computed once.
 
-    z      [b t d] by split, float32.
+    z      [b t d] by split, float32: what it plans with.
+    seen   [b t e] what its encoder sees there; z itself, but for models whose state is the frame.
     clips  the clips they are of, with "position" among their factors.
     """
 
     model: WorldModel
     env: Environment[Any]
     z: Mapping[Split, Float[Tensor, "b t d"]]
+    seen: Mapping[Split, Float[Tensor, "b t e"]]
     clips: Mapping[Split, Batch]
 
-    def rows(self, split: Split) -> Float[Tensor, "n d"]:
-        return self.z[split].flatten(0, 1)
+    def rows(self, split: Split) -> Float[Tensor, "n e"]:
+        return self.seen[split].flatten(0, 1)
 
     def positions(self, split: Split) -> Float[Tensor, "n f"]:
-        return self.clips[split].factors["position"].flatten(0, 1)
+        return self.clips[split].factors["position"].flatten(0, 1).float()
 
     def probe(self) -> Ridge:
-        """Reads positions from encoded frames."""
+        """Reads positions from what is seen in encoded frames."""
         return Ridge().fit(
             self.rows("train"), self.positions("train"), self.rows("validation"), self.positions("validation")
         )
+
+    def look(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t e"]:
+        """What is seen in states, encoded or imagined."""
+        return _look(self.model, z)
+
+
+def _look(model: WorldModel, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t e"]:
+    if not isinstance(model, Looks):
+        return z
+    return torch.cat([model.look(part).float() for part in z.split(CLIPS_AT_ONCE)])
 
 
 @runtime_checkable
@@ -70,7 +89,7 @@ def world_subject(
     """Embeds held-out clips, or a share of them."""
     clips = {split: stream.held_out(split, max(20, round(share * num))) for split, num in NUM_CLIPS.items()}
     z = {split: torch.cat([*map(model_encode(model), _parts(batch))]) for split, batch in clips.items()}
-    return WorldSubject(model, env, z, clips)
+    return WorldSubject(model, env, z, {split: _look(model, states) for split, states in z.items()}, clips)
 
 
 def model_encode(model: WorldModel) -> Any:
@@ -85,7 +104,7 @@ def world_state(subject: WorldSubject) -> dict[str, float]:
     "straightness" of the latent's path, and the collapse meters.
     """
     probe = subject.probe()
-    truth = {split: subject.positions(split).float() for split in subject.z}
+    truth = {split: subject.positions(split) for split in subject.z}
     answers = {split: probe.predict(subject.rows(split)) for split in subject.z}
     with seeded(0):
         last = nn.Linear(HIDDEN, truth["train"].shape[1])
@@ -97,7 +116,7 @@ def world_state(subject: WorldSubject) -> dict[str, float]:
         "position_r2": probe.score(rows["test"], truth["test"]),
         "position_r": _pearson(answers["test"], truth["test"]),
         "position_mlp_r2": correct(mlp, rows, left, truth["test"]),
-        "straightness": straightness(subject.z["test"]),
+        "straightness": straightness(subject.seen["test"]),
         **collapse_meters(subject.rows("test")),
     }
 
@@ -123,9 +142,9 @@ def imagination(subject: WorldSubject) -> dict[str, float]:
         for kind, path in imagined.items():
             error = float((path[:, k - 1] - truth).square().mean())
             scores[f"ahead_{k}{kind}"] = error / max(persistence, 1e-12)
-        read = probe.predict(imagined[""][:, k - 1])
-        scores[f"ahead_{k}_r2"] = probe.score(imagined[""][:, k - 1], position[:, k])
-        scores[f"ahead_{k}_px"] = float((read - position[:, k]).norm(dim=1).mean())
+        shown = subject.look(imagined[""][:, k - 1 : k])[:, 0]
+        scores[f"ahead_{k}_r2"] = probe.score(shown, position[:, k])
+        scores[f"ahead_{k}_px"] = float((probe.predict(shown) - position[:, k]).norm(dim=1).mean())
     return scores
 
 

@@ -14,13 +14,12 @@ from jepalab.backbones.decoder import PixelDecoder
 from jepalab.dist import seeded
 from jepalab.envs.environment import Environment, State
 from jepalab.instruments.acting import Played
-from jepalab.instruments.probes import Ridge
 from jepalab.losses.distances import mean_squared
 from jepalab.types import Stream, WorldModel
 
 DECODER_STEPS = 300
 GOAL, PATH, WALL = (60, 200, 90), (255, 150, 30), (110, 110, 120)
-Film = UInt8[np.ndarray, "t h w 3"]
+Film = UInt8[np.ndarray, "t y x 3"]
 
 
 @runtime_checkable
@@ -59,13 +58,16 @@ def film_plans(
     model: WorldModel,
     *,
     rows: Sequence[int],
-    read_position: Ridge,
+    locate: Callable[[Float[Tensor, "b t d"]], Float[Tensor, "n 2"]],
     draw: Callable[[Float[Tensor, "b t d"]], Float[Tensor, "b t c h w"]],
     every: int = 1,
     zoom: int = 3,
 ) -> list[Film]:
     """One film of each of these episodes: the episode with the imagined path in orange and the goal in green; beside
     it the frame that the plan imagines last.
+
+    locate  reads positions from imagined states, all in a row.
+    draw    draws them.
 
     It shows agents that search at regular intervals and see one frame. Each film ends when the goal is reached within
     the smallest radius, or with the episode.
@@ -87,7 +89,7 @@ def film_plans(
             path = model.rollout(z, plan[:, :0], plan[:, None])[:, 0].float()
             real = _colours(env.render(state)[0], zoom)
             _mark(real, env.factors(goal[index])["position"], GOAL, zoom, size=2)
-            _mark(real, read_position.predict(path[0]), PATH, zoom, size=1)
+            _mark(real, locate(path), PATH, zoom, size=1)
             imagined = _colours(draw(path[:, -1:])[0, 0].clamp(0, 1), zoom)
             _mark(imagined, env.factors(goal[index])["position"], GOAL, zoom, size=2)
             gap = np.full((real.shape[0], 4, 3), 255, dtype=np.uint8)
@@ -96,7 +98,7 @@ def film_plans(
     return films
 
 
-def _colours(picture: Float[Tensor, "c h w"], zoom: int) -> UInt8[np.ndarray, "h w 3"]:
+def _colours(picture: Float[Tensor, "c h w"], zoom: int) -> UInt8[np.ndarray, "y x 3"]:
     """The first channel in white over the last one, the walls, in grey."""
     dot, wall = picture[0].clamp(0, 1), picture[-1].clamp(0, 1) if len(picture) > 1 else picture[0] * 0
     grey = torch.tensor(WALL, dtype=torch.float32)

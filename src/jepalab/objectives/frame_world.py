@@ -71,6 +71,10 @@ class FrameWorld(Objective):
         size = round((z.shape[-1] / len(self.scale)) ** 0.5)
         return z.unflatten(-1, (-1, size, size)) * self.scale
 
+    def look(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t e"]:
+        """The encoder's embedding of the frames that z is."""
+        return self.encoder(self.draw(z))
+
     @classmethod
     def tiny(cls) -> tuple[Objective, Batch]:
         predictor, decoder = ResidualDynamics(4, num_actions=2, width=8), PixelDecoder(4, size=8, width=2)
