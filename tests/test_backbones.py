@@ -81,6 +81,23 @@ def test_conv_encoder_takes_any_size_and_depth(size: int, channels: int, widths:
     assert encoder(torch.rand(2, 3, channels, size, size)).shape == (2, 3, 6)
 
 
+@pytest.mark.parametrize(("size", "cell"), [(65, 4), (64, 4), (13, 3)])
+def test_cells_hold_their_pixels_and_the_first_layer_keeps_their_grid(size: int, cell: int) -> None:
+    encoder = ConvEncoder(size, channels=2, dim=6, cell=cell, widths=(5, 4))
+    grids: list[torch.Size] = []
+    for layer in encoder.convolutions:
+        layer.register_forward_hook(lambda _, inputs, output: grids.append(output.shape[1:]))
+    x = torch.rand(2, 3, 2, size, size)
+    before = encoder(x)
+    side = -(-size // cell)
+    assert grids == [(5, side, side), (4, -(-side // 2), -(-side // 2))]
+    x[0, 1, 1, size - 1, size - 1] += 1
+    assert (encoder(x) != before).any(-1).tolist() == [[False, True, False], [False] * 3]
+    again = ConvEncoder(**encoder.arguments())
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(again(x), encoder(x))
+
+
 def test_conv_encoder_normalises_each_channel() -> None:
     arguments = {"channels": 2, "dim": 4, "mean": [0.25, 0.5], "std": [2.0, 4.0]}
     encoder, plain = ConvEncoder(8, **arguments), ConvEncoder(8, channels=2, dim=4)

@@ -35,7 +35,7 @@ from jepalab.types import WorldModel
 BRIEF = WorldTraining(steps=2, batch_size=4, num_frames=5, ahead=3)
 BENCH = WorldBench(
     world=Rooms(num_walks=40),
-    network=WorldNetwork(dim=8, widths=(4, 8, 8, 8), dynamics_width=16),
+    network=WorldNetwork(dim=8, widths=(8, 8, 8), dynamics_width=16),
     training=BRIEF,
 )
 QUICK = Planning(cross_room=2, same_room=2, num_steps=4, horizon=3, num_samples=10, num_iterations=1, precision="fp32")
@@ -170,7 +170,7 @@ def test_a_world_is_trained_then_plans_and_is_filmed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("jepalab.planning.train_microscope", partial(train_microscope, steps=2))
-    small = ["--num-walks", "30", "--steps", "2", "--batch-size", "4", "--dim", "8", "--widths", "4", "8", "8", "8"]
+    small = ["--num-walks", "30", "--steps", "2", "--batch-size", "4", "--dim", "8", "--widths", "8", "8", "8"]
     assert main(["train", "vicreg-world", *small, "--seed", "3", "--out", "run"]) == 0
     assert "cross_ever_wide" in capsys.readouterr().out
     quick = ["--num-steps", "4", "--horizon", "3", "--num-samples", "10", "--num-iterations", "1"]

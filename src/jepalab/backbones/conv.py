@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ class ConvEncoder(Encoder):
     """Encodes each frame on its own: one token for each frame.
 
     size       height and width of a frame; each layer halves them, rounded up.
+    cell       with more than 1, pixels are first gathered into cells of that height and width, as channels, and the
+               first layer keeps that grid: half the cost of large frames (the stem of Shi et al. 2016, 1609.05158).
     widths     channels after each layer.
     mean, std  of the pixels of the training data, of all or of each channel; x is normalised with them inside.
     No batch normalisation: its statistics would leak between a prediction and its target.
@@ -31,6 +34,7 @@ class ConvEncoder(Encoder):
         *,
         channels: int = 1,
         dim: int = 64,
+        cell: int = 1,
         widths: Sequence[int] = (16, 32, 32),
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
@@ -40,16 +44,19 @@ class ConvEncoder(Encoder):
             if isinstance(given, Sequence) and len(given) != channels:
                 raise ValueError(f"Give one {name}, or one for each of {channels} channels, got {len(given)}.")
         self.size, self.channels, self.dim = size, channels, dim
-        self.widths = tuple(widths)
-        steps = zip((channels, *widths[:-1]), widths, strict=True)
-        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in steps)
-        self.project = nn.Linear(widths[-1] * (-(-size // 2 ** len(widths))) ** 2, dim)
+        self.cell, self.widths = cell, tuple(widths)
+        channels_in, strides = (channels * cell**2, *widths[:-1]), [2 if cell == 1 else 1, *[2] * (len(widths) - 1)]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=stride, padding=1)
+            for a, b, stride in zip(channels_in, widths, strides, strict=True)
+        )
+        self.project = nn.Linear(widths[-1] * (-(-size // (cell * prod(strides)))) ** 2, dim)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
         self.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
 
     def arguments(self) -> dict[str, Any]:
-        plain = {name: getattr(self, name) for name in ("size", "channels", "dim", "widths")}
+        plain = {name: getattr(self, name) for name in ("size", "channels", "dim", "cell", "widths")}
         return plain | {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     def forward(
@@ -62,7 +69,11 @@ class ConvEncoder(Encoder):
         if keep is not None:
             x = x.gather(1, keep[:, :, None, None, None].expand(-1, -1, *x.shape[2:]))
         mean, std = (each.reshape(-1, 1, 1) for each in (self.mean, self.std))
-        h = ((x.flatten(0, 1) - mean) / std).contiguous(memory_format=torch.channels_last)
+        h = (x.flatten(0, 1) - mean) / std
+        if self.cell > 1:
+            missing = -self.size % self.cell
+            h = F.pixel_unshuffle(F.pad(h, (0, missing, 0, missing)), self.cell)
+        h = h.contiguous(memory_format=torch.channels_last)
         for convolution in self.convolutions:
             h = F.relu(convolution(h))
         return self.project(h.flatten(1)).unflatten(0, x.shape[:2]).float()

@@ -130,13 +130,13 @@ class WorldNetwork:
 
     Args:
         dim: width of the embedding.
-        widths: channels after each layer of the encoder, which halves the picture.
+        widths: channels after each layer of the encoder, on cells of 4 x 4 pixels that each but the first halves.
         dynamics: "residual" (a perceptron), "gru" (a cell whose memory is the embedding) or "causal" (a transformer).
         dynamics_width: of the residual perceptron and of the transformer.
     """
 
     dim: int = 256
-    widths: tuple[int, ...] = (32, 64, 64, 64)
+    widths: tuple[int, ...] = (64, 64, 64)
     dynamics: Literal["residual", "gru", "causal"] = "residual"
     dynamics_width: int = 256
 
@@ -169,7 +169,7 @@ class WorldBench:
         channels, size, _ = self.world.env().picture_shape
         with seeded(self.seed):
             return ConvEncoder(
-                size, channels=channels, dim=self.network.dim, widths=self.network.widths, mean=mean, std=std
+                size, channels=channels, dim=self.network.dim, cell=4, widths=self.network.widths, mean=mean, std=std
             )
 
     def scale(self) -> list[float]:
