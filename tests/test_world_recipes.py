@@ -13,12 +13,15 @@ import torch
 from PIL import Image
 
 from jepalab.cli import main
+from jepalab.compare.cells import run_cell
+from jepalab.compare.grid import compare
+from jepalab.compare.report import write_report
 from jepalab.data.trajectories import TrajectoryStream
 from jepalab.envs.walks import film
 from jepalab.fit import fit
 from jepalab.instruments.plan_films import train_microscope
 from jepalab.objectives.pixel_world import PixelWorld
-from jepalab.recipes import worlds
+from jepalab.recipes import two_rooms, worlds
 from jepalab.recipes.world_bench import Rooms, Walks, WorldBench, WorldNetwork, WorldTraining
 from jepalab.recipes.world_judging import (
     Planning,
@@ -29,6 +32,8 @@ from jepalab.recipes.world_judging import (
     make_floor,
     understanding,
 )
+from jepalab.recipes.world_lab import ARMS as ARMS_OF_LAB
+from jepalab.recipes.world_lab import WorldLab, make_world_run
 from jepalab.run import Run
 from jepalab.types import WorldModel
 
@@ -210,3 +215,51 @@ def test_rooms_are_found_again_by_the_stream() -> None:
     env = environment_of(bench.stream())
     assert env == bench.world.env()
     assert isinstance(bench.stream().recorded["test"], Walks)
+
+
+SEARCHED = {
+    "settings": {"lr": 1e-3, "weight_decay": 1e-5},
+    "score": 0.5,
+    "scores": [0.4, 0.5],
+    "expected_best_of_n": [0.45, 0.475],
+    "share_above_random_encoder": 0.5,
+}
+
+
+def test_a_comparison_of_world_models_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"conditions": {"fixed": dict.fromkeys(("J1", "G1"), SEARCHED)}}
+    monkeypatch.setattr(WorldLab, "read_tuned", lambda _: known)
+    monkeypatch.setattr("jepalab.recipes.world_films.train_microscope", partial(train_microscope, steps=1))
+    plan = two_rooms.plan(num_seeds=1, budget=1.0, planning=QUICK)
+    assert {cell.arm for cell in plan.cells} == {"J1", "G1", "R", "CHANCE", "SIM"}
+    assert {contrast.name for contrast in plan.contrasts} >= {
+        "Clean rooms: no difference between embeddings and pixels"
+    }
+    brief = replace(plan, cells=[replace(cell, make=partial(small, arm=cell.arm)) for cell in plan.cells])
+    done = []
+    for cell in brief.cells:  # in this process, where the microscope is short
+        done.append(run_cell(cell, 0, out=tmp_path, judging=replace(brief.judging, curve=()), budget=brief.budget))
+    assert {cell["status"] for cell in done} == {"done"}, [cell.get("error") for cell in done]
+    compare(replace(brief, judging=replace(brief.judging, curve=())), out=tmp_path, num_workers=1)
+    page = write_report(tmp_path).read_text()
+    for words in ("arrived, other room", "Plans, as they were carried out", "How far is it to the goal?", "(ceiling)"):
+        assert words in page
+
+
+def small(seed: int, *, arm: str) -> Run:
+    """The run of an arm on few walks and a narrow network."""
+    return ARMS_OF_LAB[arm].make(replace(BENCH, seed=seed))
+
+
+def test_untuned_arms_do_not_compete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorldLab, "read_tuned", lambda _: {"conditions": {}})
+    with pytest.raises(ValueError, match="run `jepalab tune two-rooms` first"):
+        two_rooms.plan(planning=QUICK)
+
+
+def test_every_arm_has_a_knob_that_its_recipe_takes() -> None:
+    for name, arm in ARMS_OF_LAB.items():
+        if arm.knob:
+            made = make_world_run(0, arm=name, world=BENCH.world, settings={arm.knob.name: arm.knob.at(0.5)}, steps=1)
+            assert made.steps <= 1
+    assert set(two_rooms.tunable().knobs) == {name for name, arm in ARMS_OF_LAB.items() if arm.knob}

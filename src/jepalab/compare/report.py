@@ -16,6 +16,7 @@ from jepalab.compare.milestones import milestone_table, thresholds
 from jepalab.compare.readings import FAMILIES, Readings, family_of, listed, read_results
 from jepalab.compare.sheets import Figure, Section, slug
 from jepalab.compare.surprise_pictures import surprise_section
+from jepalab.compare.world_pictures import world_sections
 from jepalab.records import write_atomically
 
 AGAINST_NUISANCE = (
@@ -136,6 +137,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
         *image_pictures.picture_sections(folder, readings),
         *clip_pictures.clip_sections(folder, readings),
         surprise_section(folder, readings),
+        *world_sections(folder, readings),
         Section(
             "Rank is a diagnosis, never a score",
             "RankMe says how many directions an embedding uses, not what they are good for.",

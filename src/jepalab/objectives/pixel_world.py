@@ -16,6 +16,7 @@ from jepalab.backbones.predictor import Predictor, ResidualDynamics
 from jepalab.backbones.unrolling import FromEvery, Unroll, latest, mean_over
 from jepalab.dist import StepSeeded
 from jepalab.losses.distances import Distance, mean_squared
+from jepalab.losses.regularisers import Regulariser
 from jepalab.types import Batch, Encoder, Objective, Space
 
 
@@ -28,13 +29,16 @@ class PixelWorld(Objective):
                  object counts beside a large wall. The decoder answers in them.
     num_decoded  frames of a clip, and predictions of it, that are decoded in a training step, drawn anew at each;
                  decoding all costs more than all else.
-    weights      "reconstruct" and "predict"; with "own" also the predicted embeddings against the encoder's.
+    regularisers terms of the embeddings beside the pixels: `Slowness`, which JEPA world models have too.
+    weights      "reconstruct" and "predict"; with "own" also the predicted embeddings against the encoder's; and the
+                 regularisers' terms.
     """
 
     compares: ClassVar[Mapping[str, Space]] = {
         "reconstruct": Space.INPUT,
         "predict": Space.INPUT,
         "own": Space.OWN_EMBEDDING,
+        "slowness": Space.STATISTIC,
     }
     scale: Tensor
 
@@ -48,16 +52,19 @@ class PixelWorld(Objective):
         unroll: Unroll | None = None,
         num_decoded: int = 4,
         distance: Distance = mean_squared,
+        regularisers: Sequence[Regulariser] = (),
         weights: dict[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.encoder, self.predictor, self.decoder, self.distance = encoder, predictor, decoder, distance
         self.unroll, self.num_decoded = unroll or FromEvery(), num_decoded
-        self.weights = weights or {"reconstruct": 1.0, "predict": 1.0}
-        if not {"reconstruct", "predict"} <= {*self.weights} <= {*self.compares}:
+        self.regularisers = nn.ModuleList([part for part in regularisers if isinstance(part, nn.Module)])
+        names = ["reconstruct", "predict", *(name for part in regularisers for name in part.names)]
+        self.weights = dict.fromkeys(names, 1.0) if weights is None else weights
+        if not {*names} <= {*self.weights} <= {*names, "own"}:
             raise ValueError(
-                f"The terms are reconstruct, predict and, if wanted, own; got weights for {', '.join(self.weights)}."
+                f"The terms are {', '.join(names)} and, if wanted, own; got weights for {', '.join(self.weights)}."
             )
         self.pick = StepSeeded(seed)
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).reshape(-1, 1, 1))
@@ -76,6 +83,8 @@ class PixelWorld(Objective):
         }
         if "own" in self.weights:
             terms["own"] = mean_over([self.distance(f.z_pred, latest(f, z)) for f in foreseen])
+        for regulariser in self.regularisers:
+            terms |= regulariser(z)
         return terms
 
     def _draw(self, num: int) -> Tensor:

@@ -135,7 +135,7 @@ class WorldNetwork:
         dynamics_width: of the residual perceptron and of the transformer.
     """
 
-    dim: int = 256
+    dim: int = 64
     widths: tuple[int, ...] = (64, 64, 64)
     dynamics: Literal["residual", "gru", "causal"] = "residual"
     dynamics_width: int = 256

@@ -29,7 +29,7 @@ JUDGING = Judging(
 )
 
 
-def sigreg_world(bench: WorldBench, *, sigreg: float = 0.1, slowness: float = 1.0, inverse: float = 1.0) -> Run:
+def sigreg_world(bench: WorldBench, *, sigreg: float = 0.1, slowness: float = 10.0, inverse: float = 1.0) -> Run:
     """JEPA + SIGReg: one Gaussianity term against collapse (LeWorldModel, arXiv 2603.19312; newer eb_jepa).
 
     Args:
@@ -45,9 +45,9 @@ def sigreg_world(bench: WorldBench, *, sigreg: float = 0.1, slowness: float = 1.
 def vicreg_world(
     bench: WorldBench,
     *,
-    variance: float = 16.0,
+    variance: float = 1.0,
     covariance: float = 1.0,
-    slowness: float = 12.0,
+    slowness: float = 40.0,
     inverse: float = 1.0,
 ) -> Run:
     """JEPA + VICReg, slowness and inverse dynamics (PLDM, arXiv 2502.14819; eb_jepa, 2602.03604).
@@ -94,22 +94,23 @@ def inverse_world(bench: WorldBench, *, inverse: float = 1.0) -> Run:
     return _jepa(bench, [], {"own": 1.0, "inverse": inverse})
 
 
-def pixel_world(bench: WorldBench, *, decoder_width: int = 16, latent: float = 0.0) -> Run:
+def pixel_world(bench: WorldBench, *, slowness: float = 0.0, latent: float = 0.0) -> Run:
     """Generative: frames decoded from embeddings, encoded and foreseen (a deterministic RSSM without rewards).
 
     Args:
         bench: what every arm shares.
-        decoder_width: channels of the decoder's cells.
+        slowness: weight of the squared difference of consecutive embeddings; 0 leaves the term out.
         latent: weight of the predicted embeddings against the encoder's; 0 leaves the term out.
     """
-    weights = {"reconstruct": 1.0, "predict": 1.0} | ({"own": latent} if latent else {})
+    weights = {"reconstruct": 1.0, "predict": 1.0, "own": latent, "slowness": slowness}
     objective = PixelWorld(
         bench.encoder(),
         predictor=bench.predictor(),
-        decoder=bench.decoder(decoder_width),
+        decoder=bench.decoder(),
         scale=bench.scale(),
         unroll=bench.unroll(),
-        weights=weights,
+        regularisers=[Slowness()] if slowness else [],
+        weights={name: weight for name, weight in weights.items() if weight},
         seed=bench.seed,
     )
     return bench.run(objective)
@@ -178,14 +179,25 @@ def diffusion_world(bench: WorldBench, *, decoder_width: int = 16) -> Run:
     return bench.run(objective)
 
 
-def random_encoder_world(bench: WorldBench) -> Run:
-    """Dynamics on a random encoder that does not learn: the floor under every representation."""
-    return _frozen(bench, bench.encoder())
+def random_encoder_world(bench: WorldBench, *, dynamics_width: int = 256) -> Run:
+    """Dynamics on a random encoder that does not learn: the floor under every representation.
+
+    Args:
+        bench: what every arm shares.
+        dynamics_width: of the perceptron that learns the dynamics.
+    """
+    wider = replace(bench, network=replace(bench.network, dynamics_width=dynamics_width))
+    return _frozen(wider, bench.encoder())
 
 
-def shuffled_world(bench: WorldBench) -> Run:
-    """JEPA + VICReg whose actions are those of other windows: a control that cannot plan."""
-    run = vicreg_world(bench)
+def shuffled_world(bench: WorldBench, *, slowness: float = 40.0) -> Run:
+    """JEPA + VICReg whose actions are those of other windows: a control that cannot plan.
+
+    Args:
+        bench: what every arm shares.
+        slowness: weight of the squared difference of consecutive embeddings.
+    """
+    run = vicreg_world(bench, slowness=slowness)
     return replace(run, stream=replace(bench.stream(), relabel="shuffled"))
 
 

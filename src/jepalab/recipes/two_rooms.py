@@ -1,0 +1,125 @@
+"""The controlled comparison that nobody published: a JEPA world model and a generative one that plan, all else equal.
+
+Same encoder, dynamics, walks, planner and episodes; only the objective changes. On a clean task expect a tie: DINO-WM's
+own table has DreamerV3 at 1.00 on its wall, itself at .96 (arXiv 2411.04983).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jepalab.compare.cells import Unit
+from jepalab.compare.contrasts import Better, Contrast, Equivalent
+from jepalab.compare.courses import Course
+from jepalab.compare.grid import Plan
+from jepalab.compare.tune import Tunable
+from jepalab.recipes.world_bench import Rooms
+from jepalab.recipes.world_judging import Planning
+from jepalab.recipes.world_lab import ARMS, MAIN, METRIC, STEPS, WorldLab
+
+DINO_WM = "DINO-WM, arXiv 2411.04983, table 1: DreamerV3 1.00, DINO-WM .96 on the wall"
+CONDITIONS = {
+    "fixed": Rooms(),
+    "5,000 walks": Rooms(num_walks=5_000),
+    "1,000 walks": Rooms(num_walks=1_000),
+    "random door": Rooms(layout="random-door"),
+}
+WORDS = {
+    "fixed": "one wall and one door for all episodes, 20,000 walks",
+    "5,000 walks": "as fixed, a quarter of the walks",
+    "1,000 walks": "as fixed, a twentieth of the walks",
+    "random door": "the door elsewhere in every episode, 20,000 walks",
+}
+WALKS = Course(
+    "Recorded walks",
+    "recorded walks to learn from",
+    {"1,000 walks": 1_000.0, "5,000 walks": 5_000.0, "fixed": 20_000.0},
+    metrics=(METRIC, "cross_end_wide", "geodesic_rank"),
+    minor=("1,000 walks", "5,000 walks"),
+)
+
+
+def declare(competing: set[tuple[str, str]]) -> list[Contrast]:
+    """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
+    tie = "Without distractors both targets hold the position, and the same planner uses it."
+    floor = "What learned nothing, or nothing of actions, should not arrive."
+    claims: list[Better | Equivalent] = [
+        Equivalent(
+            "Clean rooms: no difference between embeddings and pixels",
+            better="J1",
+            than="G1",
+            metric=METRIC,
+            condition="fixed",
+            margin=0.05,
+            because=tie,
+            source=DINO_WM,
+        ),
+        *(
+            Better(
+                f"{ARMS[better].label} arrives more often than {ARMS[than].label}, {condition}",
+                better=better,
+                than=than,
+                metric=METRIC,
+                condition=condition,
+                because=because,
+                source=source,
+            )
+            for better, than, condition, because, source in (
+                ("J1", "G2", "fixed", "Its latent is shaped by what follows, not by pixels alone.", "PLDM, 2502.14819"),
+                ("J1", "J2", "random door", "SIGReg asks for a round latent, the door for a long one.", "2602.03604"),
+                ("J1", "R", "fixed", floor, "every honest table"),
+                ("G1", "R", "fixed", floor, "every honest table"),
+                ("J1", "J1m", "fixed", floor, "every honest table"),
+                ("J1", "CHANCE", "fixed", floor, "every honest table"),
+                ("G1", "CHANCE", "fixed", floor, "every honest table"),
+                ("J1", "G1", "1,000 walks", "Less to learn of what does not matter.", "LeWM, 2603.19312"),
+            )
+        ),
+    ]
+    return [c for c in claims if {(c.better, c.condition), (c.than, c.condition)} <= competing]
+
+
+LAB = WorldLab(
+    name="two-rooms",
+    question="Which world model plans its way into the other room: one that predicts embeddings, or pixels?",
+    conditions=CONDITIONS,
+    words=WORDS,
+    declare=declare,
+    tuned_on=dict.fromkeys(("5,000 walks", "1,000 walks", "random door"), "fixed"),
+    courses=[WALKS],
+)
+
+
+def plan(
+    *,
+    preset: Literal["main", "all", "walks"] = "main",
+    num_seeds: int = 3,
+    budget: float = float(STEPS),
+    unit: Unit = "steps",
+    planning: Planning | None = None,
+) -> Plan:
+    """Two rooms and a door: which world model plans its way, one that predicts embeddings or one that predicts pixels?
+
+    Same encoder, dynamics, recorded walks, planner and episodes for every arm, each with its own tuned settings.
+
+    Args:
+        preset: "main" takes the main arms and fixed rooms; "all" every arm, one seed unless told otherwise; "walks"
+            fewer recorded walks too, and doors that move.
+        num_seeds: independent repetitions of every arm.
+        budget: what each arm may spend, in `unit`.
+        unit: steps, samples (windows seen), flops (of training) or seconds (on this machine).
+        planning: how every agent plans, and on which episodes.
+    """
+    return LAB.plan(
+        arms=tuple(ARMS) if preset == "all" else MAIN,
+        conditions=tuple(CONDITIONS) if preset == "walks" else ("fixed",),
+        num_seeds=num_seeds,
+        budget=budget,
+        unit=unit,
+        planning=planning or Planning(),
+    )
+
+
+def tunable() -> Tunable:
+    """The search behind the settings: every arm by the goals in the other room that it reaches, in 60 episodes."""
+    return LAB.tunable(("fixed",))
