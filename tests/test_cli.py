@@ -30,6 +30,7 @@ WITH_FLAGS = [
     "masks",
     "probe",
     "embed",
+    "plan",
 ]
 PRINT_HELP = """
 import contextlib, io, json, sys

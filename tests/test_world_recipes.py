@@ -230,7 +230,7 @@ def test_a_comparison_of_world_models_is_reported(tmp_path: Path, monkeypatch: p
     known = {"conditions": {"fixed": dict.fromkeys(("J1", "G1"), SEARCHED)}}
     monkeypatch.setattr(WorldLab, "read_tuned", lambda _: known)
     monkeypatch.setattr("jepalab.recipes.world_films.train_microscope", partial(train_microscope, steps=1))
-    plan = two_rooms.plan(num_seeds=1, budget=1.0, planning=QUICK)
+    plan = two_rooms.plan(QUICK, num_seeds=1, budget=1.0)
     assert {cell.arm for cell in plan.cells} == {"J1", "G1", "R", "CHANCE", "SIM"}
     assert {contrast.name for contrast in plan.contrasts} >= {
         "Clean rooms: no difference between embeddings and pixels"
@@ -254,7 +254,7 @@ def small(seed: int, *, arm: str) -> Run:
 def test_untuned_arms_do_not_compete(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WorldLab, "read_tuned", lambda _: {"conditions": {}})
     with pytest.raises(ValueError, match="run `jepalab tune two-rooms` first"):
-        two_rooms.plan(planning=QUICK)
+        two_rooms.plan(QUICK)
 
 
 def test_every_arm_has_a_knob_that_its_recipe_takes() -> None:

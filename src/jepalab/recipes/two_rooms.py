@@ -91,24 +91,24 @@ LAB = WorldLab(
 
 
 def plan(
+    planning: Planning,
     *,
     preset: Literal["main", "all", "walks"] = "main",
     num_seeds: int = 3,
     budget: float = float(STEPS),
     unit: Unit = "steps",
-    planning: Planning | None = None,
 ) -> Plan:
     """Two rooms and a door: which world model plans its way, one that predicts embeddings or one that predicts pixels?
 
     Same encoder, dynamics, recorded walks, planner and episodes for every arm, each with its own tuned settings.
 
     Args:
+        planning: how every agent plans, and on which episodes.
         preset: "main" takes the main arms and fixed rooms; "all" every arm, one seed unless told otherwise; "walks"
             fewer recorded walks too, and doors that move.
         num_seeds: independent repetitions of every arm.
         budget: what each arm may spend, in `unit`.
         unit: steps, samples (windows seen), flops (of training) or seconds (on this machine).
-        planning: how every agent plans, and on which episodes.
     """
     return LAB.plan(
         arms=tuple(ARMS) if preset == "all" else MAIN,
@@ -116,7 +116,7 @@ def plan(
         num_seeds=num_seeds,
         budget=budget,
         unit=unit,
-        planning=planning or Planning(),
+        planning=planning,
     )
 
 

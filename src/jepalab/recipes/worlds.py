@@ -179,15 +179,9 @@ def diffusion_world(bench: WorldBench, *, decoder_width: int = 16) -> Run:
     return bench.run(objective)
 
 
-def random_encoder_world(bench: WorldBench, *, dynamics_width: int = 256) -> Run:
-    """Dynamics on a random encoder that does not learn: the floor under every representation.
-
-    Args:
-        bench: what every arm shares.
-        dynamics_width: of the perceptron that learns the dynamics.
-    """
-    wider = replace(bench, network=replace(bench.network, dynamics_width=dynamics_width))
-    return _frozen(wider, bench.encoder())
+def random_encoder_world(bench: WorldBench) -> Run:
+    """Dynamics on a random encoder that does not learn: the floor under every representation."""
+    return _frozen(bench, bench.encoder())
 
 
 def shuffled_world(bench: WorldBench, *, slowness: float = 40.0) -> Run:
