@@ -33,6 +33,9 @@ PREDICTORS: dict[str, Callable[[], Predictor]] = {
     "gru, normed": lambda: GRUDynamics(DIM, num_actions=ACTIONS, norm=nn.LayerNorm(DIM)),
     "residual": lambda: ResidualDynamics(DIM, num_actions=ACTIONS, width=16),
     "causal": lambda: CausalPredictor(DIM, num_actions=ACTIONS, width=16, depth=3, num_heads=2),
+    "causal, wide heads": lambda: CausalPredictor(
+        DIM, num_actions=ACTIONS, width=12, depth=2, num_heads=2, head_width=8, mlp_ratio=2.0
+    ),
 }
 
 

@@ -27,12 +27,10 @@ class Kept(NamedTuple):
 class ModulatedBlock(nn.Module):
     """Attention and an MLP, each on a norm that the action scales and shifts, each gated by the action from zero."""
 
-    def __init__(self, width: int, *, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, width: int, *, num_heads: int, head_width: int, mlp_ratio: float) -> None:
         super().__init__()
-        if width % num_heads or width // num_heads % 2:
-            raise ValueError(f"Wanted a width that {num_heads} heads divide into even parts, got {width}.")
-        self.num_heads = num_heads
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.num_heads, inner = num_heads, num_heads * head_width
+        self.qkv, self.proj = nn.Linear(width, 3 * inner), nn.Linear(inner, width)
         self.fc1, self.fc2 = nn.Linear(width, int(width * mlp_ratio)), nn.Linear(int(width * mlp_ratio), width)
         self.modulate = nn.Linear(width, 6 * width)
         init_linear(self)
@@ -75,7 +73,9 @@ class CausalPredictor(nn.Module):
     """Predicts the next embedding from all before it, and adds its answer to the present one.
 
     num_actions  width of the action vector. An action modulates the token of the embedding it was taken at.
-    width        inside; num_heads must divide it. Places are told by rotary codes, so clips may have any length.
+    width        inside. Places are told by rotary codes, so clips may have any length.
+    head_width   channels of a head, an even number; without it num_heads divide the width. LeWorldModel has 16 heads of
+                 64 on a width of 192.
     No dropout: a run is a function of its seed, and resumes exactly.
     """
 
@@ -87,17 +87,21 @@ class CausalPredictor(nn.Module):
         width: int = 192,
         depth: int = 6,
         num_heads: int = 3,
+        head_width: int | None = None,
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
+        if head_width is None and width % num_heads:
+            raise ValueError(f"Wanted a width that {num_heads} heads divide, got {width}; or say head_width.")
         self.dim, self.num_actions = dim, num_actions
-        self.num_heads, self.head_width = num_heads, width // num_heads
+        self.num_heads, self.head_width = num_heads, head_width or width // num_heads
         self.embed, self.answer = nn.Linear(dim, width), nn.Linear(width, dim)
         self.read_action = nn.Sequential(nn.Linear(num_actions, width), nn.SiLU(), nn.Linear(width, width))
         for layer in (self.embed, self.answer, self.read_action):
             init_linear(layer)
         self.blocks = nn.ModuleList(
-            ModulatedBlock(width, num_heads=num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
+            ModulatedBlock(width, num_heads=num_heads, head_width=self.head_width, mlp_ratio=mlp_ratio)
+            for _ in range(depth)
         )
 
     def forward(
