@@ -19,6 +19,7 @@ from jepalab.backbones.predictor import GRUDynamics, MarkovPredictor, ResidualDy
 from jepalab.backbones.unrolling import FromEvery, Unroll
 from jepalab.data.trajectories import Split, TrajectoryStream
 from jepalab.dist import Precision, seeded
+from jepalab.envs.light import Light
 from jepalab.envs.television import Television
 from jepalab.envs.two_rooms import RoomState, TwoRooms
 from jepalab.envs.two_rooms_layout import Layouts
@@ -76,17 +77,25 @@ class Rooms:
         television: what the television shows: "none", "noise" (new at every frame), "video" (each frame goes on from
             the last), "episode" (one picture an episode) or "dataset" (one picture for all).
         screen_share: of the picture that the television covers.
+        light: "none", "idle" (there are two doors and a light that means nothing) or "door" (it decides which of two
+            doors is open).
+        flip: probability that the light changes at a step.
         num_walks: recorded trajectories of 17 frames to train on.
     """
 
     layout: Literal["fixed", "random-door", "random-wall"] = "fixed"
     television: Literal["none", "noise", "video", "episode", "dataset"] = "none"
     screen_share: float = 0.1
+    light: Literal["none", "idle", "door"] = "none"
+    flip: float = 0.0
     num_walks: int = 20_000
 
     def env(self) -> TwoRooms:
         screen = None if self.television == "none" else Television.showing(self.television, share=self.screen_share)
-        return TwoRooms(LAYOUTS[self.layout](), television=screen)
+        if self.light == "none":
+            return TwoRooms(LAYOUTS[self.layout](), television=screen)
+        light = Light(flip=self.flip, opens_a_door=self.light == "door")
+        return TwoRooms(Layouts.two_doors(), television=screen, light=light)
 
     def walks(self, split: Split, seed: int) -> Walks:
         """The recorded walks of a split, a pure function of the seed; splits share no walk."""
