@@ -7,10 +7,12 @@ import json
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from tests.test_acting import TrueWorld
 
 from jepalab.cli import main
 from jepalab.compare.cells import run_cell
@@ -19,9 +21,11 @@ from jepalab.compare.report import write_report
 from jepalab.data.trajectories import TrajectoryStream
 from jepalab.envs.walks import film
 from jepalab.fit import fit
+from jepalab.instruments.bystanders import bystanders
+from jepalab.instruments.imagining import world_subject
 from jepalab.instruments.plan_films import train_microscope
 from jepalab.objectives.pixel_world import PixelWorld
-from jepalab.recipes import two_rooms, worlds
+from jepalab.recipes import exogenous, noisy_tv, two_rooms, worlds
 from jepalab.recipes.world_bench import Rooms, Walks, WorldBench, WorldNetwork, WorldTraining
 from jepalab.recipes.world_judging import (
     Planning,
@@ -263,3 +267,28 @@ def test_every_arm_has_a_knob_that_its_recipe_takes() -> None:
             made = make_world_run(0, arm=name, world=BENCH.world, settings={arm.knob.name: arm.knob.at(0.5)}, steps=1)
             assert made.steps <= 1
     assert set(two_rooms.tunable().knobs) == {name for name, arm in ARMS_OF_LAB.items() if arm.knob}
+
+
+@pytest.mark.parametrize("experiment", [noisy_tv, exogenous])
+def test_experiments_with_bystanders_declare_and_judge(experiment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"conditions": {name: {"J1": SEARCHED, "G1": SEARCHED} for name in experiment.CONDITIONS}}
+    monkeypatch.setattr(WorldLab, "read_tuned", lambda _: known)
+    plan = experiment.plan(QUICK, preset="full", num_seeds=1)
+    assert {cell.condition for cell in plan.cells} == {*experiment.CONDITIONS}
+    assert {"J1", "G1"} <= {contrast.better for contrast in plan.contrasts} | {c.than for c in plan.contrasts}
+    assert {*experiment.LAB.tuned_on} <= {*experiment.CONDITIONS}
+    assert {*experiment.tunable().conditions} == {*experiment.CONDITIONS} - {*experiment.LAB.tuned_on}
+
+
+def test_a_light_and_a_television_are_read_where_they_are() -> None:
+    class Sees(TrueWorld):
+        def encode(self, x: torch.Tensor, proprio: torch.Tensor | None = None) -> torch.Tensor:
+            return x[:, :, 0, 5:60, 5:60].flatten(2)[..., ::7]
+
+    world = Rooms(num_walks=60, light="door", flip=0.5, television="noise", screen_share=0.25)
+    bench = replace(BENCH, world=world)
+    for model, knows in ((Sees(), True), (TrueWorld(), False)):
+        found = bystanders(world_subject(model, world.env(), bench.stream(), share=0.3))
+        assert (found["light_accuracy"] > 0.75) == knows
+        assert (found["television_r2"] > 0.5) == knows
+    assert bystanders(world_subject(TrueWorld(), BENCH.world.env(), BENCH.stream(), share=0.1)) == {}

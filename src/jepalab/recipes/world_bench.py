@@ -128,7 +128,7 @@ class WorldTraining:
     batch_size: int = 64
     num_frames: int = 13
     ahead: int = 8
-    lr: float = 1e-3
+    lr: float = 2e-3
     weight_decay: float = 1e-5
     precision: Precision = "bf16"
 

@@ -17,6 +17,7 @@ from jepalab.data.trajectories import TrajectoryStream
 from jepalab.dist import Precision
 from jepalab.envs.two_rooms import EB_JEPA_RADIUS, PLDM_RADIUS, TwoRooms
 from jepalab.instruments.acting import Agent, Imagination, PlanningAgent, Played, RandomAgent, Simulation
+from jepalab.instruments.bystanders import bystanders
 from jepalab.instruments.imagining import (
     WorldSubject,
     energy_landscape,
@@ -160,7 +161,10 @@ def understanding(subject: ActingSubject) -> dict[str, float]:
     """Everything that the instruments of world models say; nothing of a floor."""
     if subject.world is None:
         return {}
-    instruments = (world_state, imagination, geodesics, energy_landscape, teleport_surprise, input_statistics)
+    instruments = (
+        *(world_state, imagination, geodesics, energy_landscape, teleport_surprise),
+        *(input_statistics, bystanders),
+    )
     return {name: value for instrument in instruments for name, value in instrument(subject.world).items()}
 
 

@@ -62,6 +62,8 @@ METRICS = {
     "action_error": "action told, pixels off",
     "teleport_auroc": "surprised by a jump",
     "dimmed_auroc": "alarmed by dimming",
+    "light_accuracy": "light told (0.5 is chance)",
+    "television_r2": "television R²",
     "straightness": "straightness",
     "rankme": "RankMe",
 }

@@ -47,7 +47,7 @@ def vicreg_world(
     *,
     variance: float = 1.0,
     covariance: float = 1.0,
-    slowness: float = 40.0,
+    slowness: float = 100.0,
     inverse: float = 1.0,
 ) -> Run:
     """JEPA + VICReg, slowness and inverse dynamics (PLDM, arXiv 2502.14819; eb_jepa, 2602.03604).
@@ -184,7 +184,7 @@ def random_encoder_world(bench: WorldBench) -> Run:
     return _frozen(bench, bench.encoder())
 
 
-def shuffled_world(bench: WorldBench, *, slowness: float = 40.0) -> Run:
+def shuffled_world(bench: WorldBench, *, slowness: float = 100.0) -> Run:
     """JEPA + VICReg whose actions are those of other windows: a control that cannot plan.
 
     Args:
