@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from jepalab import auditing, catalogue, embedding, masking, probing
+from jepalab import auditing, catalogue, embedding, masking, planning, probing
 from jepalab.audit import examples
 from jepalab.cli import main
 from jepalab.compare import report
@@ -58,7 +58,7 @@ def understand(words: list[str], folder: Path) -> None:
         found = {name: at_work(function) for name, function in getattr(catalogue, find)().items()}
         setattr(catalogue, find, lambda found=found: found)
     works = ((tuning, "tune"), (linear, "learn"), (report, "write_report"), (auditing, "load"))
-    works = (*works, (probing, "load"), (embedding, "load"), (masking, "coverage"))
+    works = (*works, (probing, "load"), (embedding, "load"), (masking, "coverage"), (planning, "open_world"))
     for module, name in (*works, (auditing, "audit_objective"), (examples, "audit_examples")):
         setattr(module, name, at_work(getattr(module, name)))
     if main(words) == 0 and words[0] == "list":
