@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     LIGHT = 5
     WALK = 6
     CROSSING = 7
+    SENSOR = 8
 
 
 def draw_keys(num: int, generator: torch.Generator) -> Int[Tensor, " n"]:

@@ -1,0 +1,84 @@
+"""An environment whose pictures are not those that a model was trained on: noise, another brightness, a blot.
+
+What happens is the same; only what is seen is changed. Whoever plans well there does not hang on the picture's looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from jepalab.envs.chance import Purpose, normals, uniforms
+from jepalab.envs.environment import Environment, PointState, State
+from jepalab.planners.planner import Bounds
+
+S = TypeVar("S", bound=State)
+
+
+@dataclass(frozen=True)
+class Changed(Generic[S]):
+    """`env` as before, seen otherwise.
+
+    noise       deviation of normal noise on every pixel, new at every step; where states bear no key, that of each
+                place is the same at every step.
+    brightness  by which every pixel is multiplied.
+    tint        added to the first channel, where the moving thing is.
+    """
+
+    env: Environment[S]
+    noise: float = 0.0
+    brightness: float = 1.0
+    tint: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.noise < 0 or self.brightness < 0:
+            raise ValueError(f"Wanted noise and brightness of at least 0, got {self.noise} and {self.brightness}.")
+
+    @property
+    def bounds(self) -> Bounds:
+        return self.env.bounds
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        return self.env.picture_shape
+
+    def reset(self, num: int, generator: torch.Generator) -> S:
+        return self.env.reset(num, generator)
+
+    def random_pairs(self, num: int, generator: torch.Generator, *, min_distance: float) -> tuple[S, S]:
+        return self.env.random_pairs(num, generator, min_distance=min_distance)
+
+    def step(self, state: S, action: Float[Tensor, "n a"]) -> S:
+        return self.env.step(state, action)
+
+    def render(self, state: S) -> Float[Tensor, "n c h w"]:
+        """The pictures, changed and cut to [0, 1]."""
+        x = self.env.render(state) * self.brightness
+        if self.tint:
+            x = torch.cat([x[:, :1] + self.tint, x[:, 1:]], 1)
+        if self.noise:
+            x = x + self.noise * self._noise(state, x)
+        return x.clamp(0, 1)
+
+    def proprioception(self, state: S) -> Float[Tensor, "n p"]:
+        return self.env.proprioception(state)
+
+    def factors(self, state: S) -> dict[str, Tensor]:
+        return self.env.factors(state)
+
+    def distance(self, state: S, goal: S) -> Float[Tensor, " n"]:
+        return self.env.distance(state, goal)
+
+    def success(self, state: S, goal: S, *, radius: float) -> Bool[Tensor, " n"]:
+        return self.env.success(state, goal, radius=radius)
+
+    def _noise(self, state: S, x: Tensor) -> Tensor:
+        num = x[0].numel()
+        if isinstance(state, PointState):
+            return normals(uniforms(state.key, Purpose.SENSOR, state.clock, num=num)).view_as(x)
+        key = torch.arange(len(x), device=x.device)
+        return normals(uniforms(key, Purpose.SENSOR, num=num)).view_as(x)
