@@ -73,6 +73,14 @@ def test_rollout_is_the_predictor_on_its_own_predictions(name: str, history: int
             torch.testing.assert_close(imagined[:, s], path[:, history:], rtol=1e-4, atol=1e-4)
 
 
+def test_candidates_that_advance_in_groups_imagine_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = make("causal")
+    z, past, candidates = torch.randn(3, 2, DIM), torch.randn(3, 1, ACTIONS), torch.randn(3, 7, 4, ACTIONS)
+    together = predictor.rollout(z, past, candidates)
+    monkeypatch.setattr("jepalab.backbones.causal_predictor.MAX_TOGETHER", 5)
+    torch.testing.assert_close(predictor.rollout(z, past, candidates), together)
+
+
 @pytest.mark.parametrize("name", ["sequence", "causal"])
 def test_a_predictor_with_memory_reads_its_history(name: str) -> None:
     predictor = make(name)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, silu
 
@@ -14,14 +14,16 @@ from jepalab.backbones.attention import attend, init_linear
 from jepalab.backbones.positions import rotate, rotations
 from jepalab.backbones.predictor import check_actions
 
+# Candidates that advance together on a CPU: with more, what a block computes for them leaves the caches.
+MAX_TOGETHER = 2400
+
 
 class Kept(NamedTuple):
-    """Keys and values of one block: of the history, which all candidates share, and of what each has imagined."""
+    """Keys and values of one block: of the history, which all candidates share, and of each step they have imagined."""
 
     past_k: Float[Tensor, "b h t c"]
     past_v: Float[Tensor, "b h t c"]
-    own_k: Float[Tensor, "b h s i c"]
-    own_v: Float[Tensor, "b h s i c"]
+    own: list[tuple[Float[Tensor, "b s h c"], Float[Tensor, "b s h c"]]]
 
 
 class ModulatedBlock(nn.Module):
@@ -51,19 +53,17 @@ class ModulatedBlock(nn.Module):
         return self._think(x, m), k, v
 
     def step(
-        self, x: Float[Tensor, "b s w"], given: Float[Tensor, "b s w"], rotation: Float[Tensor, "1 s 2 c"], kept: Kept
-    ) -> tuple[Float[Tensor, "b s w"], Kept]:
-        """One more token for each candidate, which sees the history and what the candidate imagined."""
+        self, x: Float[Tensor, "b s w"], given: Float[Tensor, "b s w"], turns: Complex[Tensor, "2 p"], kept: Kept
+    ) -> Float[Tensor, "b s w"]:
+        """One more token for each candidate, which sees the history and what the candidate imagined, and is kept.
+
+        turns  of its queries and of its keys, as `_turns` has them.
+        """
         m = self.modulate(given).chunk(6, -1)
-        q, k, v = self.heads(_modulated(x, m[0], m[1]), rotation)
-        own_k, own_v = torch.cat([kept.own_k, k.unsqueeze(3)], 3), torch.cat([kept.own_v, v.unsqueeze(3)], 3)
-        q = q * q.shape[-1] ** -0.5
-        scores = torch.cat([q @ kept.past_k.mT, (q.unsqueeze(3) @ own_k.mT).squeeze(3)], -1)
-        share = scores.softmax(-1).to(v.dtype)
-        num_past = kept.past_k.shape[2]
-        seen = share[..., :num_past] @ kept.past_v + (share[..., None, num_past:] @ own_v).squeeze(3)
-        x = x + m[2] * self.proj(seen.transpose(1, 2).flatten(2))
-        return self._think(x, m), Kept(kept.past_k, kept.past_v, own_k, own_v)
+        q, k, v = self.qkv(_modulated(x, m[0], m[1])).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        kept.own.append((_turned(k, turns[1]), v.contiguous()))
+        x = x + m[2] * self.proj(_look_back(_turned(q, turns[0]), kept).flatten(2))
+        return self._think(x, m)
 
     def _think(self, x: Tensor, m: tuple[Tensor, ...]) -> Tensor:
         return x + m[5] * self.fc2(gelu(self.fc1(_modulated(x, m[3], m[4]))))
@@ -116,21 +116,29 @@ class CausalPredictor(nn.Module):
     ) -> Float[Tensor, "b s h d"]:
         """Imagines h steps for each candidate. The history is read once; each step costs one token a candidate."""
         check_actions(action, self.num_actions)
-        num, (batch, history) = action.shape[1], z.shape[:2]
-        if history > 1:
-            _, pairs = self._read(z[:, :-1], past)
+        if action.device.type != "cpu":
+            return self._imagine(z, past, action)
+        together = max(1, MAX_TOGETHER // max(1, action.shape[1]))
+        parts = zip(z.split(together), past.split(together), action.split(together), strict=True)
+        return torch.cat([self._imagine(*part) for part in parts])
+
+    def _imagine(
+        self, z: Float[Tensor, "b t d"], past: Float[Tensor, "b p a"], action: Float[Tensor, "b s h a"]
+    ) -> Float[Tensor, "b s h d"]:
+        batch, num, horizon, _ = action.shape
+        given = silu(self.read_action(action.permute(2, 0, 1, 3)))
+        if (history := z.shape[1]) > 1:
+            kept = [Kept(k, v, []) for k, v in self._read(z[:, :-1], past)[1]]
         else:
-            pairs = [(None, None)] * len(self.blocks)
-        given = silu(self.read_action(action))
-        kept = [self._keep(k, v, batch, num, given) for k, v in pairs]
-        table = rotations((history - 1 + action.shape[2],), self.head_width).to(z.device)[history - 1 :]
+            nothing = given.new_zeros(batch, self.num_heads, 0, self.head_width)
+            kept = [Kept(nothing, nothing, []) for _ in self.blocks]
+        table = rotations((history - 1 + horizon,), self.head_width)[history - 1 :].to(z.device)
         z, steps = z[:, -1:].expand(-1, num, -1), []
-        for place, each in zip(table, given.unbind(2), strict=True):
-            x, rotation, longer = self.embed(z), place.expand(1, num, -1, -1), []
+        for turns, each in zip(_turns(table), given, strict=True):
+            x = self.embed(z)
             for block, before in zip(self.blocks, kept, strict=True):
-                x, after = block.step(x, each, rotation, before)  # pyrefly: ignore[not-callable]
-                longer.append(after)
-            z, kept = z + self.answer(_normed(x)).float(), longer
+                x = block.step(x, each, turns, before)  # pyrefly: ignore[not-callable]
+            z = z + self.answer(_normed(x)).float()
             steps.append(z)
         return torch.stack(steps, 2)
 
@@ -143,10 +151,35 @@ class CausalPredictor(nn.Module):
             pairs.append((k, v))
         return z + self.answer(_normed(x)).float(), pairs
 
-    def _keep(self, k: Tensor | None, v: Tensor | None, batch: int, num: int, like: Tensor) -> Kept:
-        nothing = like.new_zeros(batch, self.num_heads, 0, self.head_width)
-        own = like.new_zeros(batch, self.num_heads, num, 0, self.head_width)
-        return Kept(nothing if k is None else k, nothing if v is None else v, own, own)
+
+def _turns(table: Float[Tensor, "h 2 c"]) -> Complex[Tensor, "h 2 p"]:
+    """What `rotate` does to queries and keys at each place, as factors of pairs of channels read as complex numbers.
+
+    Those of queries hold the scale of the scores as well.
+    """
+    turn = torch.complex(table[:, 0, ::2].contiguous(), table[:, 1, 1::2].contiguous())
+    return torch.stack([turn * table.shape[-1] ** -0.5, turn], 1)
+
+
+def _turned(x: Float[Tensor, "b s h c"], turn: Complex[Tensor, " p"]) -> Float[Tensor, "b s h c"]:
+    pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))
+    return torch.view_as_real(torch.view_as_complex(pairs) * turn).flatten(-2).to(x.dtype)
+
+
+def _look_back(q: Float[Tensor, "b s h c"], kept: Kept) -> Float[Tensor, "b s h c"]:
+    """Attention of each candidate's newest token, which has turned and scaled queries.
+
+    What a candidate imagined is a few tokens that are its own: taking them one by one spares the copies, and the
+    thousands of tiny products, that a batched product would make of them.
+    """
+    num_past = kept.past_k.shape[2]
+    of_past = (q.transpose(1, 2) @ kept.past_k.mT).transpose(1, 2)
+    of_own = [(q * k).sum(-1, keepdim=True) for k, _ in kept.own]
+    share = torch.cat([of_past, *of_own], -1).softmax(-1).to(q.dtype)
+    seen = (share[..., :num_past].transpose(1, 2) @ kept.past_v).transpose(1, 2)
+    for each, (_, v) in zip(share[..., num_past:].split(1, -1), kept.own, strict=True):
+        seen = torch.addcmul(seen, each, v)
+    return seen
 
 
 def _normed(x: Tensor) -> Tensor:
