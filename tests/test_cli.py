@@ -30,6 +30,8 @@ WITH_FLAGS = [
     "masks",
     "probe",
     "embed",
+    "collect",
+    "convert",
     "plan",
 ]
 PRINT_HELP = """

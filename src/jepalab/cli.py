@@ -27,6 +27,8 @@ COMMANDS = {
     "train": Command("train one encoder by one recipe", "training:run"),
     "probe": Command("say what a trained encoder knows about the classes of your data", "probing:run"),
     "embed": Command("write a trained encoder's embeddings of your data into a file", "embedding:run"),
+    "collect": Command("record episodes of an environment, to train world models on", "collecting:run"),
+    "convert": Command("turn recorded episodes into HDF5 or LeRobot datasets, and back", "converting:run"),
     "plan": Command("let a trained world model act, beside a floor and a ceiling", "planning:run"),
     "audit": Command("say what each term of any PyTorch training step's loss compares", "auditing:run"),
     "masks": Command("show what a mask sampler covers: in the terminal, and as a picture", "masking:run"),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from PIL import Image
@@ -17,19 +17,21 @@ from rich.table import Table
 from jepalab.catalogue import find_recipes
 from jepalab.compare.stats import mcnemar_exact, wilson_interval
 from jepalab.data.trajectories import TrajectoryStream
+from jepalab.envs.scenes import LAYOUTS, LayoutName, SceneName
+from jepalab.envs.two_rooms import TwoRooms
 from jepalab.flags import call_with_flags
 from jepalab.instruments.acting import Agent, Played
 from jepalab.instruments.imagining import world_subject
 from jepalab.instruments.plan_films import Draws, film_plans, train_microscope
 from jepalab.instruments.planning import Trial, success
 from jepalab.progress import count_items
-from jepalab.recipes.world_bench import Rooms
-from jepalab.recipes.world_judging import Planning, environment_of
+from jepalab.recipes.world_grounds import Ground, ground_of, rooms_ground
+from jepalab.recipes.world_judging import FloorName, Planning
 from jepalab.records import RunFolder
 from jepalab.training import Place
 from jepalab.types import WorldModel
 
-NAMES = {"random": "random actions (floor)", "oracle": "the environment itself (ceiling)"}
+NAMES: dict[FloorName, str] = {"random": "random actions (floor)", "oracle": "the environment itself (ceiling)"}
 NUM_FILMS = 6
 
 
@@ -38,24 +40,27 @@ class PlanCommand:
     """Lets a trained world model plan its way to goals it has never seen, and says how often it arrives.
 
     Starts and goals are drawn from a seed, the same for every model; none is solved at the start. Beside the model act
-    a floor (random actions) and a ceiling (the same planner in the environment itself).
+    a floor (random actions) and, in our own environments, a ceiling (the same planner in the environment itself).
 
     Args:
         run: folder of a run (runs/NAME) that a recipe of worlds trained.
-        env: in which it acts; Two Rooms is where these models are trained.
+        env: in which it acts; that of its training, and no other has the same pictures.
         layout: other rooms than those of its training: "fixed", "random-door" or "random-wall".
-        episodes: whose goal lies in the other room; half as many have it in the same room.
+        episodes: to play; in Two Rooms these have their goal in the other room, and half as many in the same.
+        ahead: goals are what stored episodes, held out of training, came to so many steps after the start; 0 draws
+            starts and goals anywhere. By default 25 in other people's worlds, 0 in ours.
         seed: of starts and goals.
-        film: a GIF to write: what happened beside what was imagined.
+        film: a GIF to write: what happened beside what was imagined, in simulated rooms.
         floors: also let the floor and the ceiling act, on the same episodes.
         json: print the result as JSON.
         how: of planning.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    env: Literal["two-rooms"] = "two-rooms"
-    layout: Literal["fixed", "random-door", "random-wall"] | None = None
+    env: SceneName | None = None
+    layout: LayoutName | None = None
     episodes: int = 200
+    ahead: int | None = None
     seed: int = 7
     film: Path | None = None
     floors: bool = True
@@ -67,17 +72,17 @@ def run(words: list[str]) -> int:
     """jepalab plan RUN [options]"""
     asked = tyro.cli(PlanCommand, prog="jepalab plan", args=words)
     stream, model = open_world(asked.run)
-    env = environment_of(stream)
-    if asked.layout is not None:
-        env = replace(env, layouts=Rooms(layout=asked.layout).env().layouts)
     how = replace(asked.how, cross_room=asked.episodes, same_room=asked.episodes // 2, episode_seed=asked.seed)
-    trial = how.trial(env)
-    agents: dict[str, Agent] = {asked.run.name: how.agent(model)}
+    ground = _ground(asked, stream, num_at_once=how.cross_room)
+    trial = how.trial(ground)
+    agents: dict[str, Agent] = {asked.run.name: how.agent(model, ground)}
     if asked.floors:
-        agents |= {NAMES["random"]: how.stand_in("random"), NAMES["oracle"]: how.stand_in("oracle")}
+        stand_ins: tuple[FloorName, ...] = ("random", "oracle") if ground.is_fast else ("random",)
+        agents |= {NAMES[name]: how.stand_in(name, ground) for name in stand_ins}
     played = {name: _play(trial, agent, name) for name, agent in agents.items()}
     scores = {name: success(trial, each) for name, each in played.items()}
-    facts = {"episodes": len(trial.manifest), "seed": asked.seed, "manifest": trial.manifest.digest}
+    facts = {"env": ground.name, "episodes": len(trial.manifest), "seed": asked.seed}
+    facts |= {"manifest": trial.manifest.digest}
     if asked.film is not None:
         _film(asked.film, stream, model, trial, played[asked.run.name])
     if asked.json:
@@ -88,6 +93,21 @@ def run(words: list[str]) -> int:
     if asked.film is not None:
         print(f"film: {asked.film}")
     return 0
+
+
+def _ground(asked: PlanCommand, stream: TrajectoryStream, *, num_at_once: int) -> Ground:
+    """Where the model is to act; ValueError for what it was not trained for."""
+    ground = ground_of(stream, num_at_once=num_at_once, ahead=asked.ahead)
+    if ground is None:
+        raise ValueError(f"{asked.run} was trained on episodes that name no environment of jepalab's; it cannot act.")
+    if asked.env not in (None, ground.name):
+        raise ValueError(f"{asked.run} was trained on pictures of {ground.name}; it cannot act in {asked.env}.")
+    is_simulated = isinstance(ground.env, TwoRooms)
+    if (asked.layout or asked.film) and not is_simulated:
+        raise ValueError("--layout and --film are for models of simulated rooms, and this one saw stored episodes.")
+    if asked.layout is not None and isinstance(ground.env, TwoRooms):
+        return rooms_ground(replace(ground.env, layouts=LAYOUTS[asked.layout]()))
+    return ground
 
 
 def open_world(folder: Path) -> tuple[TrajectoryStream, WorldModel]:
@@ -143,8 +163,9 @@ def _show(trial: Trial, scores: Mapping[str, Mapping[str, float]], played: Mappi
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("")
     for group in groups:
-        shown.add_column(f"{group} room\never", justify="right")
-        shown.add_column(f"{group} room\nat the end", justify="right")
+        name = "" if group == "all" else f"{group} room\n"
+        shown.add_column(f"{name}ever", justify="right")
+        shown.add_column(f"{name}at the end", justify="right")
         shown.add_column("steps", justify="right")
     shown.add_column("ms an\naction", justify="right")
     shown.add_column("p against\nthe model", justify="right")

@@ -1,10 +1,11 @@
-"""What every world model in Two Rooms shares: the rooms, the recorded walks, the first weights, the schedule."""
+"""What every world model shares: where it learns, the recorded walks, the first weights, the schedule."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
 from functools import cache
+from math import prod
 from typing import Literal
 
 import torch
@@ -14,23 +15,26 @@ from torch import Tensor
 from jepalab.backbones.causal_predictor import CausalPredictor
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.decoder import PixelDecoder
+from jepalab.backbones.felt import Standardised
 from jepalab.backbones.inverse import InverseHead
 from jepalab.backbones.predictor import GRUDynamics, MarkovPredictor, ResidualDynamics
 from jepalab.backbones.unrolling import FromEvery, Unroll
 from jepalab.data.trajectories import Split, TrajectoryStream
 from jepalab.dist import Precision, seeded
 from jepalab.envs.light import Light
+from jepalab.envs.scenes import LAYOUTS
 from jepalab.envs.television import Television
 from jepalab.envs.two_rooms import RoomState, TwoRooms
 from jepalab.envs.two_rooms_layout import Layouts
 from jepalab.envs.two_rooms_walks import random_walks
 from jepalab.envs.walks import Trajectories, replay
+from jepalab.recipes.stored_world import Stored, World
 from jepalab.run import Run
 from jepalab.types import Batch, Objective
 
 NUM_ACTIONS = 2
 HELD_OUT = 1_000  # trajectories of the validation and of the test split, each
-LAYOUTS = {"fixed": Layouts.fixed, "random-door": Layouts.random_door, "random-wall": Layouts.random_wall}
+MEASURED = 256 * 2 * 65**2  # pixels of a frame, times clips, from which their mean and deviation are told
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,16 @@ class Rooms:
         light = Light(flip=self.flip, opens_a_door=self.light == "door")
         return TwoRooms(Layouts.two_doors(), television=screen, light=light)
 
+    def picture_shape(self) -> tuple[int, int, int]:
+        return self.env().picture_shape
+
+    def num_actions(self) -> int:
+        return NUM_ACTIONS
+
+    def felt(self) -> Standardised | None:
+        """Nothing: a picture shows all there is."""
+        return None
+
     def walks(self, split: Split, seed: int) -> Walks:
         """The recorded walks of a split, a pure function of the seed; splits share no walk."""
         return _walks(self, split, seed)
@@ -155,27 +169,34 @@ class WorldBench:
     """What every arm of a seed shares: the recorded walks, the encoder's first weights, the training settings.
 
     Args:
-        world: the rooms and the walks.
+        world: the rooms and the walks, where no episodes are given.
+        stored: episodes to learn from in their place.
         network: of every arm.
         training: how long and how fast.
         seed: of the walks and of the weights.
     """
 
     world: Rooms = field(default_factory=Rooms)
+    stored: Stored = field(default_factory=Stored)
     network: WorldNetwork = field(default_factory=WorldNetwork)
     training: WorldTraining = field(default_factory=WorldTraining)
     seed: int = 0
 
+    @property
+    def source(self) -> World:
+        """Where every arm learns."""
+        return self.world if self.stored.data is None else self.stored
+
     def stream(self) -> TrajectoryStream:
         splits: tuple[Split, ...] = ("train", "validation", "test")
-        recorded = {split: self.world.walks(split, self.seed) for split in splits}
+        recorded = {split: self.source.walks(split, self.seed) for split in splits}
         t = self.training
         return TrajectoryStream(recorded, num_frames=t.num_frames, clips_per_batch=t.batch_size, seed=self.seed)
 
     def encoder(self) -> ConvEncoder:
         """The same first weights for every arm of this seed, normalised by this world's pixels."""
-        mean, std = self.stream().statistics()
-        channels, size, _ = self.world.env().picture_shape
+        mean, std = self._statistics()
+        channels, size, _ = self.source.picture_shape()
         with seeded(self.seed):
             return ConvEncoder(
                 size, channels=channels, dim=self.network.dim, cell=4, widths=self.network.widths, mean=mean, std=std
@@ -183,25 +204,33 @@ class WorldBench:
 
     def scale(self) -> list[float]:
         """The standard deviation of each channel: the units in which pixels are compared."""
-        return self.stream().statistics()[1]
+        return self._statistics()[1]
 
-    def predictor(self) -> MarkovPredictor | CausalPredictor:
-        dim, width = self.network.dim, self.network.dynamics_width
+    def felt(self) -> Standardised | None:
+        """What stands beside the embedding, where the model is given what the agent feels."""
+        return self.source.felt()
+
+    def predictor(self, *, felt: Standardised | None = None) -> MarkovPredictor | CausalPredictor:
+        """The dynamics of every arm; ValueError for an arm that does not feel where it would be given more."""
+        if felt is None and self.stored.proprio:
+            raise ValueError("This recipe's model only sees, it does not feel; leave out --proprio.")
+        dim, width = self.network.dim + (felt.dim if felt else 0), self.network.dynamics_width
+        num_actions = self.source.num_actions()
         with seeded(self.seed + 1):
             if self.network.dynamics == "gru":
-                return GRUDynamics(dim, num_actions=NUM_ACTIONS)
+                return GRUDynamics(dim, num_actions=num_actions)
             if self.network.dynamics == "causal":
-                return CausalPredictor(dim, num_actions=NUM_ACTIONS, width=width, depth=3, num_heads=4)
-            return ResidualDynamics(dim, num_actions=NUM_ACTIONS, width=width)
+                return CausalPredictor(dim, num_actions=num_actions, width=width, depth=3, num_heads=4)
+            return ResidualDynamics(dim, num_actions=num_actions, width=width)
 
     def decoder(self, width: int = 16) -> PixelDecoder:
-        channels, size, _ = self.world.env().picture_shape
+        channels, size, _ = self.source.picture_shape()
         with seeded(self.seed + 2):
             return PixelDecoder(self.network.dim, size=size, channels=channels, width=width)
 
     def inverse(self) -> InverseHead:
         with seeded(self.seed + 3):
-            return InverseHead(self.network.dim, num_actions=NUM_ACTIONS, width=256)
+            return InverseHead(self.network.dim, num_actions=self.source.num_actions(), width=256)
 
     def unroll(self) -> Unroll:
         return FromEvery(self.training.ahead)
@@ -218,3 +247,7 @@ class WorldBench:
             precision=t.precision,
             seed=self.seed,
         )
+
+    def _statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation of each channel; of large pictures fewer are looked at."""
+        return self.stream().statistics(max(16, min(256, MEASURED // prod(self.source.picture_shape()))))

@@ -1,10 +1,10 @@
-"""How world models of Two Rooms are judged: by the same planner, on the same episodes, beside a floor and a ceiling."""
+"""How world models are judged: by the same planner, on the same episodes, beside a floor and a ceiling."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar, Literal
 from weakref import WeakKeyDictionary
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.data.trajectories import TrajectoryStream
 from jepalab.dist import Precision
-from jepalab.envs.two_rooms import EB_JEPA_RADIUS, PLDM_RADIUS, TwoRooms
+from jepalab.envs.two_rooms import TwoRooms
 from jepalab.instruments.acting import Agent, Imagination, PlanningAgent, Played, RandomAgent, Simulation
 from jepalab.instruments.bystanders import bystanders
 from jepalab.instruments.imagining import (
@@ -34,11 +34,10 @@ from jepalab.planners.costs import OverTime, at_the_end
 from jepalab.planners.mppi import MPPI
 from jepalab.planners.planner import Planner
 from jepalab.recipes.world_bench import Walks, WorldBench
+from jepalab.recipes.world_grounds import Ground, TooFewStatesError, ground_of, rooms_ground
 from jepalab.run import Run
 from jepalab.types import Batch, Objective, Space, WorldModel
 
-RADII = {"wide": EB_JEPA_RADIUS, "tight": PLDM_RADIUS}
-TRAINED_NORM = 1.8  # the longest action in the walks: no model knows longer ones
 FloorName = Literal["random", "oracle"]
 
 
@@ -47,7 +46,7 @@ class Planning:
     """How every agent plans, and on which episodes it is tested.
 
     Args:
-        cross_room: episodes whose goal lies in the other room.
+        cross_room: episodes whose goal lies in the other room; all episodes where there are no rooms.
         same_room: episodes whose goal lies in the same room.
         num_steps: of every episode.
         episode_seed: of starts and goals.
@@ -80,26 +79,31 @@ class Planning:
             max_std=2.0,
         )
 
-    def trial(self, env: TwoRooms) -> Trial:
+    def trial(self, where: TwoRooms | Ground) -> Trial:
         """The episodes, and within which radii a goal counts as reached."""
-        pairs = {
-            "cross": partial(env.random_pairs, rooms="different", min_distance=EB_JEPA_RADIUS),
-            "same": partial(env.random_pairs, rooms="same", min_distance=EB_JEPA_RADIUS),
-        }
-        num = {"cross": self.cross_room, "same": self.same_room}
-        manifest = draw_manifest(env, pairs, num=num, seed=self.episode_seed, radius=EB_JEPA_RADIUS)
-        return Trial(env, manifest, RADII, num_steps=self.num_steps, seed=self.planning_seed)
+        ground = _ground(where)
+        counts = {"all": self.cross_room, "cross": self.cross_room, "same": self.same_room}
+        num, radius = {group: counts[group] for group in ground.groups}, max(ground.radii.values())
+        manifest = draw_manifest(ground.env, ground.groups, num=num, seed=self.episode_seed, radius=radius)
+        return Trial(ground.env, manifest, ground.radii, num_steps=self.num_steps, seed=self.planning_seed)
 
-    def agent(self, model: WorldModel, *, over_time: OverTime = at_the_end) -> PlanningAgent:
-        """The agent of a world model."""
-        foresight = Imagination(model, over_time=over_time, precision=self.precision)
-        return PlanningAgent(foresight, self.planner(), self.horizon, self.num_executed, TRAINED_NORM)
+    def agent(self, model: WorldModel, where: TwoRooms | Ground, *, over_time: OverTime = at_the_end) -> PlanningAgent:
+        """The agent of a world model, which considers no longer actions than the model was shown."""
+        ground = _ground(where)
+        foresight = Imagination(model, over_time=over_time, frameskip=ground.frameskip, precision=self.precision)
+        return PlanningAgent(foresight, self.planner(), self.horizon, self.num_executed, ground.max_norm)
 
-    def stand_in(self, name: FloorName) -> Agent:
-        """The floor, which acts by chance, or the ceiling, which plans in the environment itself."""
+    def stand_in(self, name: FloorName, where: TwoRooms | Ground) -> Agent:
+        """The floor, which acts by chance, or the ceiling, which plans in the environment itself.
+
+        ValueError for a ceiling in an environment that takes too long for that.
+        """
+        ground = _ground(where)
         if name == "random":
             return RandomAgent()
-        return PlanningAgent(Simulation(), self.planner(), self.horizon, self.num_executed)
+        if not ground.is_fast:
+            raise ValueError(f"To plan in {ground.name} itself would take days; there is no ceiling here.")
+        return PlanningAgent(Simulation(frameskip=ground.frameskip), self.planner(), self.horizon, self.num_executed)
 
 
 class Floor(Objective):
@@ -130,11 +134,12 @@ def make_floor(shared: WorldBench, *, name: FloorName) -> Run:
 class ActingSubject:
     """What is judged: an objective, where it acts, how, and what it makes of held-out clips if it is a world model.
 
-    share  of the episodes to play.
+    ground  None where the episodes it learned from name no environment that can be made here.
+    share   of the episodes to play.
     """
 
     objective: Objective
-    env: TwoRooms
+    ground: Ground | None
     planning: Planning
     world: WorldSubject | None
     share: float
@@ -145,47 +150,76 @@ def acting_subjects(
 ) -> dict[str, ActingSubject]:
     """The one thing that is judged of a world model, or of a floor. It is moved to the CPU and put in evaluation."""
     objective.eval().cpu()
-    env, model = environment_of(stream), _world_model(objective)
-    world = None if model is None else world_subject(model, env, stream, share=share)
-    return {"model": ActingSubject(objective, env, planning, world, share)}
+    ground, model = _ground_or_none(stream, planning), _world_model(objective)
+    world = None if model is None or ground is None else world_subject(model, ground.env, stream, share=share)
+    return {"model": ActingSubject(objective, ground, planning, world, share)}
+
+
+def _ground_or_none(stream: TrajectoryStream, planning: Planning) -> Ground | None:
+    """Training must not end in an error because the world, of which there are recordings, is not installed."""
+    try:
+        return ground_of(stream, num_at_once=planning.cross_room + planning.same_room)
+    except ValueError as error:
+        _unjudged(error)
+        return None
+
+
+def _unjudged(error: ValueError) -> dict[str, float]:
+    """No scores, and why."""
+    print(f"not judged by acting: {error}", file=sys.stderr)
+    return {}
+
+
+def _ground(where: TwoRooms | Ground) -> Ground:
+    return where if isinstance(where, Ground) else rooms_ground(where)
 
 
 def environment_of(stream: TrajectoryStream) -> TwoRooms:
-    """The rooms in which a stream's walks were recorded."""
+    """The rooms in which a stream's walks were simulated."""
     walks = stream.recorded["test"]
     assert isinstance(walks, Walks)
     return walks.rooms
 
 
 def understanding(subject: ActingSubject) -> dict[str, float]:
-    """Everything that the instruments of world models say; nothing of a floor."""
-    if subject.world is None:
+    """Everything that the instruments of world models say; nothing of a floor.
+
+    Distances are surveyed in our own environments only, and actions told where each step has its frame.
+    """
+    if subject.world is None or subject.ground is None:
         return {}
+    surveyed = (geodesics,) if subject.ground.is_fast else ()
+    told = (energy_landscape,) if subject.ground.is_fast and subject.ground.frameskip == 1 else ()
     instruments = (
-        *(world_state, imagination, geodesics, energy_landscape, teleport_surprise),
+        *(world_state, imagination, *surveyed, *told, teleport_surprise),
         *(input_statistics, bystanders),
     )
     return {name: value for instrument in instruments for name, value in instrument(subject.world).items()}
 
 
 def acting(subject: ActingSubject) -> dict[str, float]:
-    """Success by planning, and what it took."""
-    trial, played = episodes(subject.objective, subject.env, _shortened(subject.planning, subject.share))
+    """Success by planning, and what it took; nothing where there is no environment, or too little held out, to act."""
+    if subject.ground is None:
+        return {}
+    try:
+        trial, played = episodes(subject.objective, subject.ground, _shortened(subject.planning, subject.share))
+    except TooFewStatesError as error:
+        return _unjudged(error)
     return success(trial, played) | diagnose_searches(played)
 
 
 _PLAYED: WeakKeyDictionary[Objective, tuple[Planning, Trial, Played]] = WeakKeyDictionary()
 
 
-def episodes(objective: Objective, env: TwoRooms, planning: Planning) -> tuple[Trial, Played]:
+def episodes(objective: Objective, where: TwoRooms | Ground, planning: Planning) -> tuple[Trial, Played]:
     """The test and what happened in it, played once for all who look at it while the objective lives."""
     known = _PLAYED.get(objective)
     if known is None or known[0] != planning:
-        trial, model = planning.trial(env), _world_model(objective)
+        trial, model = planning.trial(where), _world_model(objective)
         if model is not None:
-            agent: Agent = planning.agent(model)
+            agent: Agent = planning.agent(model, where)
         elif isinstance(objective, Floor):
-            agent = planning.stand_in(objective.name)
+            agent = planning.stand_in(objective.name, where)
         else:
             raise ValueError(f"{type(objective).__name__} neither imagines nor stands in for an agent; it cannot act.")
         known = _PLAYED[objective] = planning, trial, trial.play(agent)

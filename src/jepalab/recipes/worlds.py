@@ -1,4 +1,4 @@
-"""World models of Two Rooms: embedding prediction and pixel prediction on the same encoder, predictor and walks."""
+"""World models: embedding prediction and pixel prediction on the same encoder, predictor and recorded walks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from jepalab.types import Encoder
 JUDGING = Judging(
     instruments=(understanding, acting),
     subjects=partial(acting_subjects, planning=Planning(cross_room=40, same_room=20, num_steps=100)),
-    chief=("position_r2", "geodesic_rank", "cross_ever_wide", "cross_end_wide", "same_ever_wide"),
+    chief=(
+        *("position_r2", "geodesic_rank", "cross_ever_wide", "cross_end_wide", "same_ever_wide"),
+        *("all_ever_wide", "all_end_wide"),
+    ),
 )
 
 
@@ -71,14 +74,15 @@ def ema_world(bench: WorldBench, *, momentum: float = 0.99, inverse: float = 1.0
         momentum: of the teacher at the first step; it rises to 0.9999.
         inverse: weight of telling the action from two embeddings.
     """
-    encoder = bench.encoder()
+    encoder, felt = bench.encoder(), bench.felt()
     objective = JEPAWorld(
         encoder,
-        predictor=bench.predictor(),
+        predictor=bench.predictor(felt=felt),
         teacher=EMATeacher(encoder, momentum=momentum),
         unroll=bench.unroll(),
         inverse=bench.inverse(),
         normalise=layer_normed,
+        proprio=felt,
         weights={"ema": 1.0, "inverse": inverse},
     )
     return bench.run(objective)
@@ -197,21 +201,29 @@ def shuffled_world(bench: WorldBench, *, slowness: float = 100.0) -> Run:
 
 def _jepa(bench: WorldBench, guards: Sequence[Regulariser], weights: dict[str, float]) -> Run:
     kept = {name: weight for name, weight in weights.items() if weight}
-    parts = [guard for guard in guards if {*guard.names} & {*kept}]
+    parts, felt = [guard for guard in guards if {*guard.names} & {*kept}], bench.felt()
     return bench.run(
         JEPAWorld(
             bench.encoder(),
-            predictor=bench.predictor(),
+            predictor=bench.predictor(felt=felt),
             teacher=OwnTeacher(),
             unroll=bench.unroll(),
             regularisers=parts,
             inverse=bench.inverse() if "inverse" in kept else None,
+            proprio=felt,
             weights=kept,
         )
     )
 
 
 def _frozen(bench: WorldBench, encoder: Encoder) -> Run:
+    felt = bench.felt()
     return bench.run(
-        JEPAWorld(encoder, predictor=bench.predictor(), teacher=FrozenStudent(encoder), unroll=bench.unroll())
+        JEPAWorld(
+            encoder,
+            predictor=bench.predictor(felt=felt),
+            teacher=FrozenStudent(encoder),
+            unroll=bench.unroll(),
+            proprio=felt,
+        )
     )
