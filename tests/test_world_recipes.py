@@ -196,6 +196,9 @@ def test_a_world_is_trained_then_plans_and_is_filmed(
     assert again["manifest"] == found["manifest"]
     rates = {name: value for name, value in found["scores"]["run"].items() if "ms_" not in name}
     assert rates.items() <= again["scores"]["run"].items()
+    assert main([*asked, "--noise", "0.2", "--json", "--no-floors"]) == 0
+    noisy = json.loads(capsys.readouterr().out)
+    assert noisy["manifest"] == found["manifest"]
     assert main([*asked, "--layout", "random-wall", "--json", "--no-floors"]) == 0
     assert json.loads(capsys.readouterr().out)["manifest"] != found["manifest"]
     assert main([*asked, "--no-floors"]) == 0

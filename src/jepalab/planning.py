@@ -17,6 +17,7 @@ from rich.table import Table
 from jepalab.catalogue import find_recipes
 from jepalab.compare.stats import mcnemar_exact, wilson_interval
 from jepalab.data.trajectories import TrajectoryStream
+from jepalab.envs.changed import Changed
 from jepalab.envs.scenes import LAYOUTS, LayoutName, SceneName
 from jepalab.envs.two_rooms import TwoRooms
 from jepalab.flags import call_with_flags
@@ -50,6 +51,9 @@ class PlanCommand:
         ahead: goals are what stored episodes, held out of training, came to so many steps after the start; 0 draws
             starts and goals anywhere. By default 25 in other people's worlds, 0 in ours.
         seed: of starts and goals.
+        noise: deviation of noise on every pixel, which the model was not trained on.
+        brightness: by which every pixel is multiplied.
+        tint: added to the channel of what moves.
         film: a GIF to write: what happened beside what was imagined, in simulated rooms.
         floors: also let the floor and the ceiling act, on the same episodes.
         json: print the result as JSON.
@@ -62,6 +66,9 @@ class PlanCommand:
     episodes: int = 200
     ahead: int | None = None
     seed: int = 7
+    noise: float = 0.0
+    brightness: float = 1.0
+    tint: float = 0.0
     film: Path | None = None
     floors: bool = True
     json: bool = False
@@ -74,6 +81,9 @@ def run(words: list[str]) -> int:
     stream, model = open_world(asked.run)
     how = replace(asked.how, cross_room=asked.episodes, same_room=asked.episodes // 2, episode_seed=asked.seed)
     ground = _ground(asked, stream, num_at_once=how.cross_room)
+    if (asked.noise, asked.brightness, asked.tint) != (0.0, 1.0, 0.0):
+        changed = Changed(ground.env, noise=asked.noise, brightness=asked.brightness, tint=asked.tint)
+        ground = replace(ground, env=changed)
     trial = how.trial(ground)
     agents: dict[str, Agent] = {asked.run.name: how.agent(model, ground)}
     if asked.floors:

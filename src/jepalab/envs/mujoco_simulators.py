@@ -77,6 +77,7 @@ class MujocoMaze(MujocoSimulator):
     felt = slice(2, 4)
 
     def __init__(self, *, maze: str, size: int) -> None:
+        _choose_renderer()  # before the import, which decides
         try:
             from gymnasium_robotics.envs.maze import maps, point_maze  # pyrefly: ignore[missing-import]
         except ImportError as error:
@@ -84,7 +85,6 @@ class MujocoMaze(MujocoSimulator):
         known = {"UMaze": maps.U_MAZE, "Open": maps.OPEN, "Medium": maps.MEDIUM_MAZE, "Large": maps.LARGE_MAZE}
         if maze not in known:
             raise ValueError(f"Wanted a maze out of {', '.join(known)}, got {maze!r}.")
-        _choose_renderer()
         self._env: Any = point_maze.PointMazeEnv(maze_map=known[maze])
         model, data = self._env.point_env.model, self._env.point_env.data
         model.site_rgba[self._env.target_site_id, 3] = 0
