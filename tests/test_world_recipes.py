@@ -179,6 +179,7 @@ def test_a_world_is_trained_then_plans_and_is_filmed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("jepalab.planning.train_microscope", partial(train_microscope, steps=2))
+    monkeypatch.setattr(worlds, "JUDGING", replace(worlds.JUDGING, subjects=partial(acting_subjects, planning=QUICK)))
     small = ["--num-walks", "30", "--steps", "2", "--batch-size", "4", "--dim", "8", "--widths", "8", "8", "8"]
     assert main(["train", "vicreg-world", *small, "--seed", "3", "--out", "run"]) == 0
     assert "cross_ever_wide" in capsys.readouterr().out
