@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.decoder import PixelDecoder
+from jepalab.backbones.frame_units import FrameUnits
 from jepalab.backbones.noise_level import NoiseLevel
 from jepalab.backbones.predictor import Predictor, ResidualDynamics
 from jepalab.losses.denoising import MAX_LEVEL, Levels, NoiseDrawer, logit_normal_levels
@@ -32,7 +33,6 @@ class DiffusionWorld(Objective):
     """
 
     compares: ClassVar[Mapping[str, Space]] = {"clean": Space.INPUT}
-    scale: Tensor
 
     def __init__(
         self,
@@ -51,12 +51,12 @@ class DiffusionWorld(Objective):
         self.noisy_encoder, self.level = noisy_encoder, NoiseLevel(noisy_encoder.dim)
         self.noise, self.num_sampling, self.seed = NoiseDrawer(levels, seed=seed), num_sampling, seed
         self.weights = {"clean": 1.0}
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).reshape(-1, 1, 1))
+        self.units = FrameUnits(scale)
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         if batch.action is None:
             raise ValueError("A world model learns what actions do, got clips without any.")
-        now, clean = (part.flatten(0, 1)[:, None] for part in (batch.x[:, :-1], batch.x[:, 1:] / self.scale))
+        now, clean = (part.flatten(0, 1)[:, None] for part in (batch.x[:, :-1], batch.x[:, 1:] / self.units.scale))
         level, noise = self.noise(clean.flatten(1, 2).flatten(2))
         noise, t = noise.view_as(clean), level[:, None, None, None, None]
         predicted = self.predictor(self.encoder(now), batch.action.flatten(0, 1)[:, None])
@@ -71,18 +71,17 @@ class DiffusionWorld(Objective):
         self, x: Float[Tensor, "b t *obs"], proprio: Float[Tensor, "b t q"] | None = None
     ) -> Float[Tensor, "b t d"]:
         """The frames themselves, laid out as rows, in units of `scale`."""
-        return (x / self.scale).flatten(2)
+        return self.units.rows(x)
 
     def rollout(
         self, z: Float[Tensor, "b t d"], past: Float[Tensor, "b p a"], action: Float[Tensor, "b s h a"]
     ) -> Float[Tensor, "b s h d"]:
         """Each frame is drawn in `num_sampling` steps from noise that is the same for all candidates and calls."""
-        size = round((z.shape[-1] / len(self.scale)) ** 0.5)
-        x = z[:, -1].unflatten(-1, (-1, size, size)).repeat_interleave(action.shape[1], 0)[:, None]
+        x = self.units.squares(z[:, -1]).repeat_interleave(action.shape[1], 0)[:, None]
         generator, steps = torch.Generator().manual_seed(self.seed), []
         path = torch.linspace(MAX_LEVEL, 0, self.num_sampling + 1).tolist()
         for each in action.flatten(0, 1).unbind(1):
-            predicted = self.predictor(self.encoder(x * self.scale), each[:, None])
+            predicted = self.predictor(self.encoder(x * self.units.scale), each[:, None])
             noisy = torch.randn(1, *x.shape[1:], generator=generator).to(x.device).expand_as(x)
             for t, t_next in pairwise(path):
                 clean = self._answer(predicted, noisy, x.new_full((len(x),), t))
@@ -93,8 +92,7 @@ class DiffusionWorld(Objective):
 
     def draw(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t c h w"]:
         """The frames again, in pixel units."""
-        size = round((z.shape[-1] / len(self.scale)) ** 0.5)
-        return z.unflatten(-1, (-1, size, size)) * self.scale
+        return self.units.pictures(z)
 
     def look(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t e"]:
         """The encoder's embedding of the frames that z is."""

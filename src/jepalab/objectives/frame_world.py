@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.decoder import PixelDecoder
+from jepalab.backbones.frame_units import FrameUnits
 from jepalab.backbones.predictor import Predictor, ResidualDynamics
 from jepalab.losses.distances import Distance, mean_squared
 from jepalab.types import Batch, Encoder, Objective, Space
@@ -27,7 +28,6 @@ class FrameWorld(Objective):
     """
 
     compares: ClassVar[Mapping[str, Space]] = {"predict": Space.INPUT}
-    scale: Tensor
 
     def __init__(
         self,
@@ -41,35 +41,33 @@ class FrameWorld(Objective):
         super().__init__()
         self.encoder, self.predictor, self.decoder, self.distance = encoder, predictor, decoder, distance
         self.weights = {"predict": 1.0}
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).reshape(-1, 1, 1))
+        self.units = FrameUnits(scale)
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         if batch.action is None:
             raise ValueError("A world model learns what actions do, got clips without any.")
         x_pred = self.decoder(self.predictor(self.encoder(batch.x[:, :-1]), batch.action))
-        return {"predict": self.distance(x_pred, batch.x[:, 1:] / self.scale)}
+        return {"predict": self.distance(x_pred, batch.x[:, 1:] / self.units.scale)}
 
     def encode(
         self, x: Float[Tensor, "b t *obs"], proprio: Float[Tensor, "b t q"] | None = None
     ) -> Float[Tensor, "b t d"]:
         """The frames themselves, laid out as rows, in units of `scale`."""
-        return (x / self.scale).flatten(2)
+        return self.units.rows(x)
 
     def rollout(
         self, z: Float[Tensor, "b t d"], past: Float[Tensor, "b p a"], action: Float[Tensor, "b s h a"]
     ) -> Float[Tensor, "b s h d"]:
-        size = round((z.shape[-1] / len(self.scale)) ** 0.5)
-        x = z[:, -1].unflatten(-1, (-1, size, size)).repeat_interleave(action.shape[1], 0)
+        x = self.units.squares(z[:, -1]).repeat_interleave(action.shape[1], 0)
         steps = []
         for each in action.flatten(0, 1).unbind(1):
-            x = self.decoder(self.predictor(self.encoder((x * self.scale)[:, None]), each[:, None]))[:, 0]
+            x = self.decoder(self.predictor(self.encoder((x * self.units.scale)[:, None]), each[:, None]))[:, 0]
             steps.append(x.flatten(1))
         return torch.stack(steps, 1).unflatten(0, action.shape[:2])
 
     def draw(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t c h w"]:
         """The frames again, in pixel units."""
-        size = round((z.shape[-1] / len(self.scale)) ** 0.5)
-        return z.unflatten(-1, (-1, size, size)) * self.scale
+        return self.units.pictures(z)
 
     def look(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t e"]:
         """The encoder's embedding of the frames that z is."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Literal
 
 from jepalab.compare.cells import Unit
-from jepalab.compare.contrasts import Better, Contrast
+from jepalab.compare.contrasts import Contrast
 from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Tunable
 from jepalab.recipes.world_bench import Rooms
 from jepalab.recipes.world_judging import Planning
-from jepalab.recipes.world_lab import ARMS, METRIC, STEPS, WorldLab
+from jepalab.recipes.world_lab import METRIC, STEPS, WorldLab, claim, that_apply
 
 LIGHT = "light_accuracy"
 ARMS_HERE = ("J1", "J2", "A1", "G1", "G2", "R", "CHANCE", "SIM")
@@ -40,30 +40,15 @@ SOURCE = "arXiv 2606.30068"
 def declare(competing: set[tuple[str, str]]) -> list[Contrast]:
     """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
     lost = "What cannot be foretold earns an embedding loss nothing; pixels charge for it."
-    kept = "A light that seldom changes can be foretold, so both keep it."
     claims = [
-        _better("G1 > J1 | flip 0.5", LIGHT, lost),
-        _better("G1 > A1 | flip 0.5", LIGHT, "No action tells the light."),
-        _better("G1 > J1 | flip 0.5", METRIC, lost),
-        _better("J1 > R | flip 0", LIGHT, kept),
+        claim("G1 > J1 | flip 0.5", metric=LIGHT, because=lost, source=SOURCE),
+        claim("G1 > A1 | flip 0.5", metric=LIGHT, because="No action tells the light.", source=SOURCE),
+        claim("G1 > J1 | flip 0.5", because=lost, source=SOURCE),
+        claim(
+            "J1 > R | flip 0", metric=LIGHT, because="A light that stays can be foretold, so it is kept.", source=SOURCE
+        ),
     ]
-    return [c for c in claims if {(c.better, c.condition), (c.than, c.condition)} <= competing]
-
-
-def _better(claim: str, metric: str, because: str) -> Better:
-    """A contrast out of "better > than | condition"."""
-    arms, condition = claim.split(" | ")
-    better, than = arms.split(" > ")
-    what = "keeps the light better than" if metric == LIGHT else "arrives more often than"
-    return Better(
-        f"{ARMS[better].label} {what} {ARMS[than].label}, {condition}",
-        better=better,
-        than=than,
-        metric=metric,
-        condition=condition,
-        because=because,
-        source=SOURCE,
-    )
+    return that_apply(claims, competing)
 
 
 LAB = WorldLab(

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Literal
 
 from jepalab.compare.cells import Unit
-from jepalab.compare.contrasts import Better, Contrast, Equivalent
+from jepalab.compare.contrasts import Contrast
 from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Tunable
 from jepalab.recipes.world_bench import Rooms
 from jepalab.recipes.world_judging import Planning
-from jepalab.recipes.world_lab import ARMS, METRIC, STEPS, WorldLab
+from jepalab.recipes.world_lab import METRIC, STEPS, WorldLab, claim, that_apply, tie_of_camps
 
 ARMS_HERE = ("J1", "J2", "A1", "G1", "G3", "R", "CHANCE", "SIM")
 CONDITIONS = {
@@ -51,41 +51,17 @@ def declare(competing: set[tuple[str, str]]) -> list[Contrast]:
     """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
     noise = "What cannot be foretold is most of a pixel error and none of an embedding's."
     slow = "What stays is the slowest thing there is, and slowness is what these embeddings are asked for."
-    told = "The action says nothing of a screen."
     pixels = "Pictures differ by their screens, whatever the dot does."
-    claims: list[Better | Equivalent] = [
-        _better("J1 > G1 | noise 10 %", noise, SOBAL),
-        _better("J1 > G1 | noise 25 %", noise, SOBAL),
-        _better("G1 > J1 | episode", slow, SOBAL),
-        _better("A1 > J1 | episode", told, f"{SOBAL}; PLDM, 2502.14819"),
-        _better("G1 > G3 | noise 10 %", pixels, "V-JEPA 2-AC against Cosmos, 2506.09985"),
-        Equivalent(
-            "Clean rooms: no difference between embeddings and pixels",
-            better="J1",
-            than="G1",
-            metric=METRIC,
-            condition="clean",
-            margin=0.05,
-            because="Both targets hold the position, and the same planner uses it.",
-            source="DINO-WM, arXiv 2411.04983, table 1",
-        ),
+    told = "The action says nothing of a screen."
+    claims = [
+        tie_of_camps("clean"),
+        claim("J1 > G1 | noise 10 %", because=noise, source=SOBAL),
+        claim("J1 > G1 | noise 25 %", because=noise, source=SOBAL),
+        claim("G1 > J1 | episode", because=slow, source=SOBAL),
+        claim("A1 > J1 | episode", because=told, source=f"{SOBAL}; PLDM, 2502.14819"),
+        claim("G1 > G3 | noise 10 %", because=pixels, source="V-JEPA 2-AC against Cosmos, 2506.09985"),
     ]
-    return [c for c in claims if {(c.better, c.condition), (c.than, c.condition)} <= competing]
-
-
-def _better(claim: str, because: str, source: str) -> Better:
-    """A contrast about arriving out of "better > than | condition"."""
-    arms, condition = claim.split(" | ")
-    better, than = arms.split(" > ")
-    return Better(
-        f"{ARMS[better].label} arrives more often than {ARMS[than].label}, {condition}",
-        better=better,
-        than=than,
-        metric=METRIC,
-        condition=condition,
-        because=because,
-        source=source,
-    )
+    return that_apply(claims, competing)
 
 
 LAB = WorldLab(

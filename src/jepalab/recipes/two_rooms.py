@@ -9,15 +9,14 @@ from __future__ import annotations
 from typing import Literal
 
 from jepalab.compare.cells import Unit
-from jepalab.compare.contrasts import Better, Contrast, Equivalent
+from jepalab.compare.contrasts import Contrast
 from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Tunable
 from jepalab.recipes.world_bench import Rooms
 from jepalab.recipes.world_judging import Planning
-from jepalab.recipes.world_lab import ARMS, MAIN, METRIC, STEPS, WorldLab
+from jepalab.recipes.world_lab import ARMS, MAIN, METRIC, STEPS, WorldLab, claim, that_apply, tie_of_camps
 
-DINO_WM = "DINO-WM, arXiv 2411.04983, table 1: DreamerV3 1.00, DINO-WM .96 on the wall"
 CONDITIONS = {
     "fixed": Rooms(),
     "5,000 walks": Rooms(num_walks=5_000),
@@ -41,42 +40,26 @@ WALKS = Course(
 
 def declare(competing: set[tuple[str, str]]) -> list[Contrast]:
     """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
-    tie = "Without distractors both targets hold the position, and the same planner uses it."
-    floor = "What learned nothing, or nothing of actions, should not arrive."
-    claims: list[Better | Equivalent] = [
-        Equivalent(
-            "Clean rooms: no difference between embeddings and pixels",
-            better="J1",
-            than="G1",
-            metric=METRIC,
-            condition="fixed",
-            margin=0.05,
-            because=tie,
-            source=DINO_WM,
+    shaped = "Its latent is shaped by what follows, not by pixels alone."
+    long = "SIGReg asks for a round latent, the door for a long one."
+    floors = ("J1 > R", "G1 > R", "J1 > J1m", "J1 > CHANCE", "G1 > CHANCE")
+    claims = [
+        tie_of_camps("fixed"),
+        claim("J1 > G2 | fixed", because=shaped, source="PLDM, arXiv 2502.14819"),
+        claim("J1 > J2 | random door", because=long, source="EB-JEPA, arXiv 2602.03604"),
+        claim(
+            "J1 > G1 | 1,000 walks", because="Less to learn of what does not matter.", source="LeWM, arXiv 2603.19312"
         ),
         *(
-            Better(
-                f"{ARMS[better].label} arrives more often than {ARMS[than].label}, {condition}",
-                better=better,
-                than=than,
-                metric=METRIC,
-                condition=condition,
-                because=because,
-                source=source,
+            claim(
+                f"{who} | fixed",
+                because="What learned nothing, or nothing of actions, should not arrive.",
+                source="every honest table",
             )
-            for better, than, condition, because, source in (
-                ("J1", "G2", "fixed", "Its latent is shaped by what follows, not by pixels alone.", "PLDM, 2502.14819"),
-                ("J1", "J2", "random door", "SIGReg asks for a round latent, the door for a long one.", "2602.03604"),
-                ("J1", "R", "fixed", floor, "every honest table"),
-                ("G1", "R", "fixed", floor, "every honest table"),
-                ("J1", "J1m", "fixed", floor, "every honest table"),
-                ("J1", "CHANCE", "fixed", floor, "every honest table"),
-                ("G1", "CHANCE", "fixed", floor, "every honest table"),
-                ("J1", "G1", "1,000 walks", "Less to learn of what does not matter.", "LeWM, 2603.19312"),
-            )
+            for who in floors
         ),
     ]
-    return [c for c in claims if {(c.better, c.condition), (c.than, c.condition)} <= competing]
+    return that_apply(claims, competing)
 
 
 LAB = WorldLab(

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from jepalab.compare.cells import Budget, Cell, Judging, Unit
-from jepalab.compare.contrasts import Contrast
+from jepalab.compare.contrasts import Better, Contrast, Equivalent
 from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Arm, Knob, Tunable
@@ -169,6 +169,41 @@ class WorldLab:
         """What the recorded search chose, and how it went; no settings where there was none."""
         file = files("jepalab.recipes").joinpath(f"{self.name}.tuned.json")
         return json.loads(file.read_text()) if file.is_file() else {"conditions": {}}
+
+
+def claim(text: str, *, because: str, source: str, metric: str = METRIC) -> Better:
+    """A contrast out of "better > than | condition"."""
+    arms, condition = text.split(" | ")
+    better, than = arms.split(" > ")
+    what = {METRIC: "arrives more often than"}.get(metric, f"is ahead in '{METRICS[metric]}' of")
+    return Better(
+        f"{ARMS[better].label} {what} {ARMS[than].label}, {condition}",
+        better=better,
+        than=than,
+        metric=metric,
+        condition=condition,
+        because=because,
+        source=source,
+    )
+
+
+def tie_of_camps(condition: str) -> Equivalent:
+    """In clean rooms embeddings and pixels do alike."""
+    return Equivalent(
+        "Clean rooms: no difference between embeddings and pixels",
+        better="J1",
+        than="G1",
+        metric=METRIC,
+        condition=condition,
+        margin=0.05,
+        because="Without distractors both targets hold the position, and the same planner uses it.",
+        source="DINO-WM, arXiv 2411.04983, table 1: DreamerV3 1.00, DINO-WM .96 on the wall",
+    )
+
+
+def that_apply(claims: Sequence[Better | Equivalent], competing: set[tuple[str, str]]) -> list[Contrast]:
+    """Those whose arms both compete under the condition."""
+    return [c for c in claims if {(c.better, c.condition), (c.than, c.condition)} <= competing]
 
 
 def make_world_run(seed: int, *, arm: str, world: Rooms, settings: Mapping[str, Any], steps: int = STEPS) -> Run:
