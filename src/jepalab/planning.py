@@ -79,6 +79,11 @@ def run(words: list[str]) -> int:
     """jepalab plan RUN [options]"""
     asked = tyro.cli(PlanCommand, prog="jepalab plan", args=words)
     stream, model = open_world(asked.run)
+    usual = Planning()
+    if (asked.how.cross_room, asked.how.same_room, asked.how.episode_seed) != (
+        *(usual.cross_room, usual.same_room, usual.episode_seed),
+    ):
+        raise ValueError("Say how many episodes with --episodes, and from which seed they are drawn with --seed.")
     how = replace(asked.how, cross_room=asked.episodes, same_room=asked.episodes // 2, episode_seed=asked.seed)
     ground = _ground(asked, stream, num_at_once=how.cross_room)
     if (asked.noise, asked.brightness, asked.tint) != (0.0, 1.0, 0.0):

@@ -28,6 +28,8 @@ class Run:
                   hundredth of it.
     weight_decay  on matrices and kernels, not on biases, gains and scalars.
     clip          largest norm of the gradient.
+    remake        makes the same run on another number of steps, where that changes more than when it ends: a part of
+                  them goes to what `prepare` trains.
     prepare       run once before the first step (fit a PCA, train a teacher); its result must lie in the objective's
                   state, which a resumed run reads back instead. Returns the floating point operations it spent.
     """
@@ -42,6 +44,7 @@ class Run:
     precision: Precision = "bf16"
     seed: int = 0
     prepare: Callable[[], float] | None = None
+    remake: Callable[[int], Run] | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not self.lr > 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1 or not self.clip > 0:
@@ -50,6 +53,10 @@ class Run:
                 f"steps={self.steps}, lr={self.lr}, weight_decay={self.weight_decay}, warmup={self.warmup}, "
                 f"clip={self.clip}."
             )
+
+    def on_steps(self, steps: int) -> Run:
+        """The same run on another number of steps, all that it prepares included."""
+        return replace(self, steps=steps) if self.remake is None else self.remake(steps)
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step: linear warm-up, then a cosine to a hundredth of the peak."""

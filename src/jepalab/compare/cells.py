@@ -9,7 +9,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -170,7 +170,7 @@ def _train_and_judge(
         # Written down before the first step: a resumed run must not measure its seconds again.
         steps = records.description().get("budgeted_steps") or budget.steps(run)
         records.describe(budgeted_steps=steps)
-        run = replace(run, steps=steps)
+        run = run.on_steps(steps)
     flops = run.count_flops()
     curve_at = (
         sorted({max(1, round(share * run.steps)) for share in judging.curve_at} - {run.steps}) if run.steps else []

@@ -23,8 +23,8 @@ S = TypeVar("S", bound=State)
 class Changed(Generic[S]):
     """`env` as before, seen otherwise.
 
-    noise       deviation of normal noise on every pixel, new at every step; where states bear no key, that of each
-                place is the same at every step.
+    noise       deviation of normal noise on every pixel, new at every step; where states bear no key, another for
+                every state.
     brightness  by which every pixel is multiplied.
     tint        added to the first channel, where the moving thing is.
     """
@@ -80,5 +80,11 @@ class Changed(Generic[S]):
         num = x[0].numel()
         if isinstance(state, PointState):
             return normals(uniforms(state.key, Purpose.SENSOR, state.clock, num=num)).view_as(x)
-        key = torch.arange(len(x), device=x.device)
+        parts = [
+            value.double().flatten(1) if value.dim() > 1 else value.double()[:, None]
+            for value in state.tensors().values()
+        ]
+        flat = torch.cat(parts, 1)
+        primes = torch.arange(1, flat.shape[1] + 1, device=flat.device, dtype=torch.float64).sqrt()
+        key = ((flat * 1e3).round() @ primes).mul(1e6).round().long().abs()
         return normals(uniforms(key, Purpose.SENSOR, num=num)).view_as(x)

@@ -114,7 +114,10 @@ class TwoRooms:
         same = self._room(starts, layout) == self._room(goals, layout)
         fits = torch.ones_like(same) if rooms == "any" else same if rooms == "same" else ~same
         start, goal = far_apart(starts, goals, fits, min_distance=min_distance)
-        return self.place(start, layout, key), self.place(goal, layout, goal_key)
+        begin, end = self.place(start, layout, key), self.place(goal, layout, goal_key)
+        if self.light is not None and self.light.flip == 0 and not self.light.changes_when_hit:
+            end = replace(end, is_on=begin.is_on)  # the only light that this episode can show
+        return begin, end
 
     def step(self, state: RoomState, action: Float[Tensor, "n 2"]) -> RoomState:
         """What follows on actions (dx, dy) in pixels."""

@@ -20,15 +20,18 @@ from jepalab.planners.planner import Bounds, Cost, Planned, Planner
 from jepalab.types import WorldModel
 
 Act = Callable[[State], Float[Tensor, "n a"]]
+MOST_EPISODES = 4_096
+AT_ONCE = 50_000_000  # numbers that are imagined together: states that are pictures would not fit into memory
 
 
 @dataclass
 class Effort:
-    """What acting took: imagined steps, calls of a model, and what each search found."""
+    """What acting took: imagined steps, calls of a model, what each search found, and at which step it was made."""
 
     imagined_steps: int = 0
     model_calls: int = 0
     searches: list[Planned] = field(default_factory=list)
+    searched_at: list[int] = field(default_factory=list)
 
 
 @runtime_checkable
@@ -42,14 +45,21 @@ class Agent(Protocol):
 
 @dataclass(frozen=True)
 class RandomAgent:
-    """Acts by chance, evenly in the bounds' box: the floor under every success rate."""
+    """Acts by chance, evenly in the bounds' box: the floor under every success rate.
+
+    max_norm  of its actions: those that models consider are no longer.
+    """
+
+    max_norm: float = math.inf
 
     def begin(self, env: Environment, goal: State, generator: torch.Generator, effort: Effort) -> Act:
-        low, high = env.bounds.low, env.bounds.high
+        bounds = Bounds(env.bounds.low, env.bounds.high, min(env.bounds.max_norm, self.max_norm))
+        low, high = (end.clamp(-self.max_norm, self.max_norm) for end in (bounds.low, bounds.high))
 
         def act(state: State) -> Float[Tensor, "n a"]:
-            lucky = torch.rand(len(state), len(low), generator=generator)
-            return env.bounds.clip(low + lucky * (high - low))
+            # As many as the largest test has, so that what one does does not depend on the others.
+            lucky = torch.rand(max(len(state), MOST_EPISODES), len(low), generator=generator)[: len(state)]
+            return bounds.clip(low + lucky * (high - low))
 
         return act
 
@@ -59,10 +69,14 @@ class Foresight(Protocol):
     """What tells an agent how good its actions would be.
 
     frameskip  environment steps in one imagined step: the candidates it judges are blocks of that many actions.
+    history    states before and with the present one that it wants to have seen.
     """
 
     @property
     def frameskip(self) -> int: ...
+
+    @property
+    def history(self) -> int: ...
 
     def begin(self, env: Environment, goal: State, effort: Effort) -> Callable[[State, Tensor | None], Cost]:
         """Called at each state where a block begins, with the block [n k*a] that led there: what candidates cost."""
@@ -99,17 +113,26 @@ class Imagination:
             z = torch.stack(seen, 1)
             past = torch.stack(done, 1) if done else z.new_zeros(len(z), 0, self.frameskip * len(env.bounds.low))
 
-            def imagine(action: Float[Tensor, "e s h a"]) -> Float[Tensor, "e s h d"]:
+            def cost(action: Float[Tensor, "e s h a"]) -> Float[Tensor, "e s"]:
                 effort.model_calls += 1
                 effort.imagined_steps += action.shape[0] * action.shape[1] * action.shape[2]
-                with self._autocast(action):
-                    return self.model.rollout(z, past, action)
+                together = max(1, AT_ONCE // (action.shape[1] * action.shape[2] * z.shape[-1]))
+                parts = zip(*(each.split(together) for each in (target, z, past, action)), strict=True)
+                return torch.cat([self._judge(*part) for part in parts])
 
-            return distance_to(
-                target, imagine if self.read is None else read_out(imagine, self.read), over_time=self.over_time
-            )
+            return cost
 
         return foresee
+
+    def _judge(self, target: Tensor, z: Tensor, past: Tensor, action: Tensor) -> Float[Tensor, "e s"]:
+        """What the candidates of some environments cost."""
+
+        def imagine(action: Float[Tensor, "e s h a"]) -> Float[Tensor, "e s h d"]:
+            with self._autocast(action):
+                return self.model.rollout(z, past, action)
+
+        imagined = imagine if self.read is None else read_out(imagine, self.read)
+        return distance_to(target, imagined, over_time=self.over_time)(action)
 
     @torch.no_grad()
     def _look(self, env: Environment, state: State) -> Float[Tensor, "n d"]:
@@ -128,6 +151,10 @@ class Simulation:
 
     over_time: OverTime = at_the_end
     frameskip: int = 1
+
+    @property
+    def history(self) -> int:
+        return 1
 
     def begin(self, env: Environment, goal: State, effort: Effort) -> Callable[[State, Tensor | None], Cost]:
         def foresee(state: State, before: Tensor | None) -> Cost:
@@ -174,7 +201,7 @@ class PlanningAgent:
         # The norm is that of each action of a block, which the planner, who sees blocks, cannot know.
         bounds = each if skip == 1 else Bounds(each.low.repeat(skip), each.high.repeat(skip))
         foresee = self.foresight.begin(env, goal, effort)
-        left = torch.zeros(len(goal), self.horizon, skip * width)
+        left, num_acted = torch.zeros(len(goal), self.horizon, skip * width), 0
         blocks: list[Tensor] = []  # to be taken, the next one first
         waiting: list[Tensor] = []  # actions of the block that is being taken
         before: list[Tensor] = []  # the block that was taken last
@@ -183,17 +210,20 @@ class PlanningAgent:
             return action if skip == 1 else each.clip(action.unflatten(-1, (skip, width))).flatten(-2)
 
         def act(state: State) -> Float[Tensor, "n a"]:
-            nonlocal left
+            nonlocal left, num_acted
             if not waiting:
-                cost = foresee(state, before[-1] if before else None)
+                if not blocks or self.foresight.history > 1:
+                    cost = foresee(state, before[-1] if before else None)
                 if not blocks:
                     found = self.planner(lambda action: cost(clip(action)), left, bounds, generator)
                     effort.searches.append(found)
+                    effort.searched_at.append(num_acted)
                     plan = clip(found.action)
                     blocks.extend(plan[:, : self.num_executed].unbind(1))
                     left = torch.cat([plan[:, self.num_executed :], torch.zeros_like(plan[:, : self.num_executed])], 1)
                 before[:] = [blocks.pop(0)]
                 waiting.extend(before[0].unflatten(-1, (skip, width)).unbind(1))
+            num_acted += 1
             return waiting.pop(0)
 
         return act

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -69,10 +70,10 @@ def film_plans(
     locate  reads positions from imagined states, all in a row.
     draw    draws them.
 
-    It shows agents that search at regular intervals and see one frame. Each film ends when the goal is reached within
+    It shows agents that see one frame. Each film ends when the goal is reached within
     the smallest radius, or with the episode.
     """
-    interval = len(played.states[:-1]) // max(1, len(played.effort.searches))
+    when = played.effort.searched_at
     films: list[Film] = []
     for row in rows:
         index = torch.tensor([row])
@@ -81,9 +82,8 @@ def film_plans(
         frames = []
         for t in range(0, last + 1, every):
             state = played.states[t][index]
-            number = min(t // interval, len(played.effort.searches) - 1)
-            plan = played.effort.searches[number].action[index]
-            searched = played.states[number * interval][index]
+            number = bisect_right(when, t) - 1
+            plan, searched = played.effort.searches[number].action[index], played.states[when[number]][index]
             felt = env.proprioception(searched)
             z = model.encode(env.render(searched)[:, None], felt[:, None] if felt.shape[-1] else None).float()
             path = model.rollout(z, plan[:, :0], plan[:, None])[:, 0].float()

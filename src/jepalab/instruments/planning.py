@@ -52,8 +52,8 @@ def success(trial: Trial, played: Played) -> dict[str, float]:
     """Rates by group, radius and criterion, and what acting cost.
 
     "GROUP_ever_RADIUS" within the radius at some time, "GROUP_end_RADIUS" at the end; "GROUP_steps_RADIUS" the median
-    number of steps of those that were there at some time; "ms_per_action" and "imagined_per_action" of one episode,
-    "calls_per_action" of the model, all episodes together.
+    number of steps over all episodes, where more than half arrive; "ms_per_action" and "imagined_per_action" of one
+    episode, "calls_per_action" of the model, all episodes together.
     """
     scores: dict[str, float] = {}
     for group in dict.fromkeys(trial.manifest.groups):
@@ -63,8 +63,8 @@ def success(trial: Trial, played: Played) -> dict[str, float]:
             ever = within.any(1)
             scores[f"{group}_ever_{name}"] = float(ever.float().mean())
             scores[f"{group}_end_{name}"] = float(within[:, -1].float().mean())
-            if bool(ever.any()):
-                scores[f"{group}_steps_{name}"] = float(steps_to_success(within[ever]).median())
+            if float(ever.float().mean()) > 0.5:
+                scores[f"{group}_steps_{name}"] = float(steps_to_success(within).median())
     num_actions = played.actions.shape[0] * played.actions.shape[1]
     scores["ms_per_action"] = 1000 * played.seconds / num_actions
     scores["imagined_per_action"] = played.effort.imagined_steps / num_actions

@@ -65,7 +65,7 @@ class DiffusionWorld(Objective):
     def _answer(
         self, predicted: Float[Tensor, "b 1 d"], noisy: Float[Tensor, "b 1 c h w"], level: Float[Tensor, " b"]
     ) -> Float[Tensor, "b 1 c h w"]:
-        return self.decoder(predicted + self.noisy_encoder(noisy) + self.level(level)[:, None])
+        return self.decoder(predicted + self.noisy_encoder(noisy * self.units.scale) + self.level(level)[:, None])
 
     def encode(
         self, x: Float[Tensor, "b t *obs"], proprio: Float[Tensor, "b t q"] | None = None

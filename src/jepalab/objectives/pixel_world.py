@@ -76,7 +76,9 @@ class PixelWorld(Objective):
         foreseen = [*self.unroll(self.predictor, z, batch.action)]
         z_pred = torch.cat([f.z_pred for f in foreseen], 1)
         frame = torch.cat([torch.arange(f.first, f.first + f.z_pred.shape[1]) for f in foreseen])
-        shown, told = self._draw(z.shape[1]), self._draw(len(frame))
+        # As in `JEPAWorld`, every number of steps ahead counts alike, however many places it can be told at.
+        ahead = torch.cat([torch.full((f.z_pred.shape[1],), 1 / f.z_pred.shape[1]) for f in foreseen])
+        shown, told = self._draw(torch.ones(z.shape[1])), self._draw(ahead)
         terms = {
             "reconstruct": self.distance(self.decoder(z[:, shown]), x[:, shown]),
             "predict": self.distance(self.decoder(z_pred[:, told]), x[:, frame[told]]),
@@ -87,9 +89,10 @@ class PixelWorld(Objective):
             terms |= regulariser(z)
         return terms
 
-    def _draw(self, num: int) -> Tensor:
-        """Which of `num` frames are decoded now."""
-        return torch.randperm(num, generator=self.pick.draw())[: self.num_decoded].sort().values
+    def _draw(self, often: Float[Tensor, " n"]) -> Tensor:
+        """Which frames are decoded now, drawn in these proportions."""
+        num = min(self.num_decoded, len(often))
+        return torch.multinomial(often, num, generator=self.pick.draw()).sort().values
 
     def encode(
         self, x: Float[Tensor, "b t *obs"], proprio: Float[Tensor, "b t q"] | None = None

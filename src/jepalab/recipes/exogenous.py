@@ -59,7 +59,10 @@ LAB = WorldLab(
     declare=declare,
     tuned_on=dict.fromkeys(("flip 0.02", "flip 0.5", "idle light"), "flip 0.1") | {"flip 0": "flip 0.1"},
     courses=[COURSE],
-    notes=["Doors are drawn alike whether open or closed: nothing but the light tells."],
+    notes=[
+        "Doors are drawn alike whether open or closed: nothing but the light tells.",
+        "The picture of a goal shows the light of another moment, but for a light that never changes.",
+    ],
 )
 
 

@@ -51,7 +51,6 @@ def declare(competing: set[tuple[str, str]]) -> list[Contrast]:
     """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
     noise = "What cannot be foretold is most of a pixel error and none of an embedding's."
     slow = "What stays is the slowest thing there is, and slowness is what these embeddings are asked for."
-    pixels = "Pictures differ by their screens, whatever the dot does."
     told = "The action says nothing of a screen."
     claims = [
         tie_of_camps("clean"),
@@ -59,7 +58,6 @@ def declare(competing: set[tuple[str, str]]) -> list[Contrast]:
         claim("J1 > G1 | noise 25 %", because=noise, source=SOBAL),
         claim("G1 > J1 | episode", because=slow, source=SOBAL),
         claim("A1 > J1 | episode", because=told, source=f"{SOBAL}; PLDM, 2502.14819"),
-        claim("G1 > G3 | noise 10 %", because=pixels, source="V-JEPA 2-AC against Cosmos, 2506.09985"),
     ]
     return that_apply(claims, competing)
 

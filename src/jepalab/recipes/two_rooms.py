@@ -1,7 +1,8 @@
 """The controlled comparison that nobody published: a JEPA world model and a generative one that plan, all else equal.
 
-Same encoder, dynamics, walks, planner and episodes; only the objective changes. On a clean task expect a tie: DINO-WM's
-own table has DreamerV3 at 1.00 on its wall, itself at .96 (arXiv 2411.04983).
+Same encoder, dynamics, walks, planner and episodes; only the objective changes (G3 and G4, whose state is the frame,
+are trained one step ahead and compare pictures when they plan). On a clean task expect a tie: DINO-WM's own table has
+DreamerV3 at 1.00 on its wall, itself at .96 (arXiv 2411.04983).
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ WALKS = Course(
 def declare(competing: set[tuple[str, str]]) -> list[Contrast]:
     """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
     shaped = "Its latent is shaped by what follows, not by pixels alone."
-    long = "SIGReg asks for a round latent, the door for a long one."
+    small = "With a small planner EB-JEPA reports 98 % for SIGReg and 81 % for VICReg, walls and doors moving."
     floors = ("J1 > R", "G1 > R", "J1 > J1m", "J1 > CHANCE", "G1 > CHANCE")
     claims = [
         tie_of_camps("fixed"),
         claim("J1 > G2 | fixed", because=shaped, source="PLDM, arXiv 2502.14819"),
-        claim("J1 > J2 | random door", because=long, source="EB-JEPA, arXiv 2602.03604"),
+        claim("J2 > J1 | random door", because=small, source="EB-JEPA, arXiv 2602.03604"),
         claim(
             "J1 > G1 | 1,000 walks", because="Less to learn of what does not matter.", source="LeWM, arXiv 2603.19312"
         ),

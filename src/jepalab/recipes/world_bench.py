@@ -96,6 +96,8 @@ class Rooms:
 
     def env(self) -> TwoRooms:
         screen = None if self.television == "none" else Television.showing(self.television, share=self.screen_share)
+        if self.light != "none" and self.layout != "fixed":
+            raise ValueError(f"Rooms with a light have two doors that stay, got layout={self.layout!r} as well.")
         if self.light == "none":
             return TwoRooms(LAYOUTS[self.layout](), television=screen)
         light = Light(flip=self.flip, opens_a_door=self.light == "door")
@@ -193,11 +195,11 @@ class WorldBench:
         t = self.training
         return TrajectoryStream(recorded, num_frames=t.num_frames, clips_per_batch=t.batch_size, seed=self.seed)
 
-    def encoder(self) -> ConvEncoder:
-        """The same first weights for every arm of this seed, normalised by this world's pixels."""
+    def encoder(self, another: int = 0) -> ConvEncoder:
+        """The same first weights for every arm of this seed, normalised by this world's pixels; or another's."""
         mean, std = self._statistics()
         channels, size, _ = self.source.picture_shape()
-        with seeded(self.seed):
+        with seeded(self.seed + 1_000 * another):
             return ConvEncoder(
                 size, channels=channels, dim=self.network.dim, cell=4, widths=self.network.widths, mean=mean, std=std
             )

@@ -14,6 +14,7 @@ from jepalab.data.trajectories import TrajectoryStream
 from jepalab.envs.two_rooms import RoomState, TwoRooms
 from jepalab.instruments.imagining import world_subject
 from jepalab.instruments.plan_films import Draws, film_plans, train_microscope
+from jepalab.recipes.world_grounds import rooms_ground
 from jepalab.recipes.world_judging import Planning, environment_of, episodes
 from jepalab.run import Run
 from jepalab.types import WorldModel
@@ -28,7 +29,7 @@ def draw_world(cell: Cell, run: Run, pictures: Path, *, seed: int, planning: Pla
     if run.seed != seed or not isinstance(model, WorldModel) or not isinstance(run.stream, TrajectoryStream):
         return
     env = environment_of(run.stream)
-    trial, played = episodes(run.objective, env, planning)
+    trial, played = episodes(run.objective, rooms_ground(env), planning.of_seed(run.stream.seed))
     subject = world_subject(model, env, run.stream, share=0.5)
     probe = subject.probe()
     films = film_plans(
@@ -44,7 +45,7 @@ def draw_world(cell: Cell, run: Run, pictures: Path, *, seed: int, planning: Pla
     )
     longest = max(map(len, films))
     padded = [np.concatenate([film, np.repeat(film[-1:], longest - len(film), 0)]) for film in films]
-    latent, way = distance_map(model, env, trial.manifest.goal[:1])
+    latent, way = distance_map(model, env, trial.manifest.start[:1], trial.manifest.goal[:1])
     np.savez_compressed(
         picture_folder(pictures, cell.condition) / f"{slug(cell.arm)}{SUFFIX}",
         films=np.stack(padded),
@@ -55,18 +56,19 @@ def draw_world(cell: Cell, run: Run, pictures: Path, *, seed: int, planning: Pla
 
 @torch.no_grad()
 def distance_map(
-    model: WorldModel, env: TwoRooms, goal: RoomState
+    model: WorldModel, env: TwoRooms, start: RoomState, goal: RoomState
 ) -> tuple[Float[torch.Tensor, "g g"], Float[torch.Tensor, "g g"]]:
     """From each place of a grid over the rooms to the goal: the latent distance, and the way that is left.
 
-    Both with rows from the top down, as shares of their largest.
+    Places are in the start's world, which has a television of its own, as in an episode. Both have rows from the top
+    down, and are shares of their largest.
     """
     low, high = env.layouts.arena
     line = torch.linspace(low + 1, high - 1, PLACES)
     rows, columns = torch.meshgrid(line, line, indexing="ij")
     place = torch.stack([columns.flatten(), rows.flatten()], 1)
-    goals = goal.repeat(len(place))
-    states = env.place(place, goals.layout, goals.key)
+    here, goals = start.repeat(len(place)), goal.repeat(len(place))
+    states = env.place(place, here.layout, here.key)
     z = torch.cat([model.encode(env.render(states[i : i + 128])[:, None]) for i in range(0, len(place), 128)])
     latent = (z - model.encode(env.render(goal)[:, None])).float().square().mean((1, 2)).sqrt()
     way = env.distance(states, goals)

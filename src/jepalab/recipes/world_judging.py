@@ -69,6 +69,14 @@ class Planning:
     num_iterations: int = 5
     precision: Precision = "bf16"
 
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"An episode has at least one step, got num_steps={self.num_steps}.")
+
+    def of_seed(self, seed: int) -> Planning:
+        """The same episodes with candidates of their own for each run, whose luck is no other's."""
+        return replace(self, planning_seed=self.planning_seed + 1_000_003 * (seed + 1))
+
     def planner(self) -> Planner:
         """The low-compute planner of the newer EB-JEPA (arXiv 2602.03604), its temperature in units of the elites'."""
         return MPPI(
@@ -100,10 +108,11 @@ class Planning:
         """
         ground = _ground(where)
         if name == "random":
-            return RandomAgent()
+            return RandomAgent(ground.max_norm)
         if not ground.is_fast:
             raise ValueError(f"To plan in {ground.name} itself would take days; there is no ceiling here.")
-        return PlanningAgent(Simulation(frameskip=ground.frameskip), self.planner(), self.horizon, self.num_executed)
+        foresight = Simulation(frameskip=ground.frameskip)
+        return PlanningAgent(foresight, self.planner(), self.horizon, self.num_executed, ground.max_norm)
 
 
 class Floor(Objective):
@@ -152,7 +161,7 @@ def acting_subjects(
     objective.eval().cpu()
     ground, model = _ground_or_none(stream, planning), _world_model(objective)
     world = None if model is None or ground is None else world_subject(model, ground.env, stream, share=share)
-    return {"model": ActingSubject(objective, ground, planning, world, share)}
+    return {"model": ActingSubject(objective, ground, planning.of_seed(stream.seed), world, share)}
 
 
 def _ground_or_none(stream: TrajectoryStream, planning: Planning) -> Ground | None:
@@ -182,7 +191,7 @@ def environment_of(stream: TrajectoryStream) -> TwoRooms:
 
 
 def understanding(subject: ActingSubject) -> dict[str, float]:
-    """Everything that the instruments of world models say; nothing of a floor.
+    """Everything that the instruments of world models say; nothing of a floor, nor without an environment.
 
     Distances are surveyed in our own environments only, and actions told where each step has its frame.
     """
@@ -198,9 +207,13 @@ def understanding(subject: ActingSubject) -> dict[str, float]:
 
 
 def acting(subject: ActingSubject) -> dict[str, float]:
-    """Success by planning, and what it took; nothing where there is no environment, or too little held out, to act."""
+    """Success by planning, and what it took; nothing where there is no environment, or too little held out, to act.
+
+    The episodes are played anew: the objective may have learned since. Whoever draws them afterwards sees these.
+    """
     if subject.ground is None:
         return {}
+    _PLAYED.pop(subject.objective, None)
     try:
         trial, played = episodes(subject.objective, subject.ground, _shortened(subject.planning, subject.share))
     except TooFewStatesError as error:
@@ -236,6 +249,6 @@ def _shortened(planning: Planning, share: float) -> Planning:
         return planning
     return replace(
         planning,
-        cross_room=max(8, round(share * planning.cross_room)),
+        cross_room=min(planning.cross_room, max(8, round(share * planning.cross_room))),
         same_room=max(0, round(share * planning.same_room)),
     )

@@ -110,7 +110,7 @@ class WorldLab:
             )
             for name in conditions
             for arm in arms
-            if ARMS[arm].knob is None or arm in known[name]
+            if arm in known[name] or (ARMS[arm].knob is None and (arm != "J1m" or "J1" in known[name]))
         ]
         if not any(ARMS[cell.arm].knob for cell in cells):
             raise ValueError(
@@ -215,5 +215,8 @@ def make_world_run(seed: int, *, arm: str, world: Rooms, settings: Mapping[str, 
 
 
 def _settings(known: Mapping[str, Any], arm: str) -> Mapping[str, Any]:
-    """An arm's tuned settings; the control with shuffled actions has those of the arm that it controls."""
-    return known.get("J1" if arm == "J1m" else arm, {}).get("settings", {})
+    """An arm's tuned settings. The control with shuffled actions has those of the arm that it controls, and dynamics on
+    a random encoder have its learning rate and decay.
+    """
+    found = known.get("J1" if arm in ("J1m", "R") else arm, {}).get("settings", {})
+    return {name: value for name, value in found.items() if name in ("lr", "weight_decay")} if arm == "R" else found

@@ -71,14 +71,15 @@ def ema_world(bench: WorldBench, *, momentum: float = 0.99, inverse: float = 1.0
 
     Args:
         bench: what every arm shares.
-        momentum: of the teacher at the first step; it rises to 0.9999.
+        momentum: of the teacher at the first step; it rises to 0.996 and no further, for plans compare what the
+            predictor says, in the teacher's space, with goals in the student's.
         inverse: weight of telling the action from two embeddings.
     """
     encoder, felt = bench.encoder(), bench.felt()
     objective = JEPAWorld(
         encoder,
         predictor=bench.predictor(felt=felt),
-        teacher=EMATeacher(encoder, momentum=momentum),
+        teacher=EMATeacher(encoder, momentum=momentum, final_momentum=max(momentum, 0.996)),
         unroll=bench.unroll(),
         inverse=bench.inverse(),
         normalise=layer_normed,
@@ -137,6 +138,11 @@ def frozen_autoencoder_world(bench: WorldBench, *, decoder_share: float = 0.5) -
         bench: what every arm shares.
         decoder_share: of the steps that go to the auto-encoder.
     """
+
+    def on(steps: int) -> Run:
+        longer = replace(bench, training=replace(bench.training, steps=steps))
+        return frozen_autoencoder_world(longer, decoder_share=decoder_share)
+
     steps = max(1, round(decoder_share * bench.training.steps))
     encoder, scale = bench.encoder(), bench.scale()
     first = replace(bench.run(Autoencoder(encoder, decoder=bench.decoder(), scale=scale)), steps=steps)
@@ -149,7 +155,7 @@ def frozen_autoencoder_world(bench: WorldBench, *, decoder_share: float = 0.5) -
         encoder.requires_grad_(False)
         return flops
 
-    return replace(run, prepare=prepare)
+    return replace(run, prepare=prepare, remake=on)
 
 
 def frame_world(bench: WorldBench, *, decoder_width: int = 16) -> Run:
@@ -175,7 +181,7 @@ def diffusion_world(bench: WorldBench, *, decoder_width: int = 16) -> Run:
     objective = DiffusionWorld(
         bench.encoder(),
         predictor=bench.predictor(),
-        noisy_encoder=replace(bench, seed=bench.seed + 4).encoder(),
+        noisy_encoder=bench.encoder(another=4),
         decoder=bench.decoder(decoder_width),
         scale=bench.scale(),
         seed=bench.seed,
@@ -200,8 +206,9 @@ def shuffled_world(bench: WorldBench, *, slowness: float = 100.0) -> Run:
 
 
 def _jepa(bench: WorldBench, guards: Sequence[Regulariser], weights: dict[str, float]) -> Run:
-    kept = {name: weight for name, weight in weights.items() if weight}
-    parts, felt = [guard for guard in guards if {*guard.names} & {*kept}], bench.felt()
+    parts, felt = [guard for guard in guards if any(weights[name] for name in guard.names)], bench.felt()
+    named = {"own", *(name for part in parts for name in part.names)} | ({"inverse"} if weights["inverse"] else set())
+    kept = {name: weight for name, weight in weights.items() if name in named}
     return bench.run(
         JEPAWorld(
             bench.encoder(),
