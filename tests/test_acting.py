@@ -160,3 +160,27 @@ def test_searches_are_diagnosed() -> None:
 def test_an_agent_executes_no_more_than_it_plans() -> None:
     with pytest.raises(ValueError, match="from 1 to all 3 actions"):
         PlanningAgent(Simulation(), QUICK, horizon=3, num_executed=4)
+
+
+def test_environments_that_are_judged_in_parts_are_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    test = trial(4, same_room=5)
+    agent = PlanningAgent(Imagination(TrueWorld()), QUICK, horizon=5, num_executed=2)
+    together = test.play(agent)
+    monkeypatch.setattr("jepalab.instruments.acting.AT_ONCE", 48 * 5 * 2 * 2)  # two environments at a time
+    parts = test.play(agent)
+    torch.testing.assert_close(parts.actions, together.actions)
+    assert parts.effort.imagined_steps == together.effort.imagined_steps
+    assert parts.effort.model_calls == together.effort.model_calls
+
+
+def test_searches_say_when_they_were_made() -> None:
+    played = trial(7, same_room=2).play(PlanningAgent(Imagination(TrueWorld()), QUICK, horizon=5, num_executed=3))
+    assert played.effort.searched_at == [0, 3, 6]
+
+
+def test_chance_does_not_depend_on_the_others_and_is_no_faster_than_asked_for() -> None:
+    test = trial(5, same_room=6)
+    together = test.play(RandomAgent(1.0))
+    few = replace(test, manifest=replace(test.manifest, start=test.manifest.start[:2], goal=test.manifest.goal[:2]))
+    assert torch.equal(few.play(RandomAgent(1.0)).actions, together.actions[:2])
+    assert float(together.actions.norm(dim=-1).max()) <= 1 + 1e-6

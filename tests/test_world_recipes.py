@@ -302,3 +302,59 @@ def test_a_light_and_a_television_are_read_where_they_are() -> None:
         assert (found["light_accuracy"] > 0.9) == knows
         assert (found["television_r2"] > 0.5) == knows
     assert bystanders(world_subject(TrueWorld(), BENCH.world.env(), BENCH.stream(), share=0.1)) == {}
+
+
+def test_a_model_that_has_learned_since_is_played_again() -> None:
+    run = worlds.vicreg_world(BENCH)
+    (subject,) = acting_subjects(run.objective, BENCH.stream(), planning=QUICK, share=0.25).values()
+    acting(subject)
+    first = episodes(run.objective, BENCH.world.env(), subject.planning)[1].actions
+    with torch.no_grad():
+        for parameter in run.objective.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    acting(subject)
+    assert not torch.equal(episodes(run.objective, BENCH.world.env(), subject.planning)[1].actions, first)
+
+
+def test_a_budget_pays_for_what_is_prepared_as_well() -> None:
+    run = worlds.frozen_autoencoder_world(BENCH, decoder_share=0.25).on_steps(40)
+    assert run.steps == 30
+    steps: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jepalab.recipes.worlds.fit", lambda first, **_: steps.append(first.steps))
+        assert run.prepare is not None
+        run.prepare()
+    assert steps == [10]
+    assert worlds.vicreg_world(BENCH).on_steps(40).steps == 40
+
+
+def test_noised_frames_reach_their_encoder_in_its_units() -> None:
+    objective = worlds.diffusion_world(BENCH).objective
+    seen: list[torch.Tensor] = []
+    noisy = objective.get_submodule("noisy_encoder")
+    noisy.get_submodule("convolutions.0").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    objective(BENCH.stream().batch(0))
+    assert 0.3 < float(seen[0].std()) < 3
+
+
+@pytest.mark.parametrize("name", ["random", "oracle"])
+def test_runs_of_other_seeds_have_other_luck_on_the_same_episodes(name: str) -> None:
+    trials, actions = [], []
+    for seed in (0, 1):
+        run = make_floor(replace(BENCH, seed=seed), name="random" if name == "random" else "oracle")
+        stream = replace(BENCH.stream(), seed=seed)
+        (subject,) = acting_subjects(run.objective, stream, planning=QUICK).values()
+        acting(subject)
+        trial, played = episodes(run.objective, BENCH.world.env(), subject.planning)
+        trials.append(trial.manifest.digest)
+        actions.append(played.actions)
+        assert float(played.actions.norm(dim=-1).max()) <= 1.8 + 1e-5
+    assert trials[0] == trials[1]
+    assert not torch.equal(*actions)
+
+
+def test_one_guard_may_be_left_out() -> None:
+    objective = worlds.vicreg_world(BENCH, variance=0.0).objective
+    assert objective.weights["variance"] == 0
+    assert objective(BENCH.stream().batch(0)).total.isfinite()
+    assert "inverse" not in worlds.vicreg_world(BENCH, inverse=0.0).objective.weights
