@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,18 @@ def equivalent(margin: float = 0.02, name: str = "tie") -> Equivalent:
         because="nothing distracts",
         source="pilot",
     )
+
+
+def test_two_failures_are_no_tie() -> None:
+    claim = replace(equivalent(), floor="chance")
+    values = {"jepa": [0.10, 0.11, 0.10, 0.11], "mae": [0.10, 0.11, 0.11, 0.10]}
+    (failed,) = judge_all([claim], cells_of("r2", values | {"chance": [0.10, 0.10, 0.10, 0.10]}))
+    assert failed.verdict == "not shown"
+    assert "no tie to speak of" in failed.note
+    (tied,) = judge_all([claim], cells_of("r2", values | {"chance": [0.02, 0.02, 0.02, 0.02]}))
+    assert tied.verdict == "held"
+    (unknown,) = judge_all([claim], cells_of("r2", values))
+    assert unknown.verdict == "not shown"
 
 
 def two_arms(effect: float, *, num_seeds: int = 5, sd: float = 0.01, random_seed: int = 1) -> list[dict]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -74,6 +75,8 @@ class Equivalent:
 
     Held if the adjusted p-value of two one-sided tests is below .05; refuted if the whole interval lies outside
     the margin and the adjusted p-value of the opposite is below .05.
+
+    floor  an arm that at least one of them has to exceed by the margin, in the mean: two failures are no tie.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Equivalent:
     margin: float
     because: str
     source: str
+    floor: str = ""
 
     def __post_init__(self) -> None:
         _check_arms_differ(self.name, self.better, self.than)
@@ -93,7 +97,20 @@ class Equivalent:
 
     def judge(self, cells: Sequence[CellResult]) -> Judgement:
         claim = f"{self.better} equals {self.than} on {self.metric} ({self.condition}) within {self.margin:g}"
-        return _judge_pair(self, cells, kind="equivalent", claim=claim, claimed=(-self.margin, self.margin))
+        judge = partial(_judge_pair, self, kind="equivalent", claim=claim, claimed=(-self.margin, self.margin))
+        if self.floor and self._is_at_the_floor(cells):
+            return replace(
+                judge([]), note=f"neither is more than {self.margin:g} above {self.floor}: no tie to speak of"
+            )
+        return judge(cells)
+
+    def _is_at_the_floor(self, cells: Sequence[CellResult]) -> bool:
+        found = _readings(cells, self.metric, self.condition)
+        mean = {
+            arm: np.mean([value for (name, _), value in found.items() if name == arm] or [math.nan])
+            for arm in (self.better, self.than, self.floor)
+        }
+        return not max(mean[self.better], mean[self.than]) > mean[self.floor] + self.margin
 
 
 @dataclass(frozen=True)

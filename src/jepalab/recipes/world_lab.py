@@ -196,6 +196,7 @@ def tie_of_camps(condition: str) -> Equivalent:
         metric=METRIC,
         condition=condition,
         margin=0.05,
+        floor="CHANCE",
         because="Without distractors both targets hold the position, and the same planner uses it.",
         source="DINO-WM, arXiv 2411.04983, table 1: DreamerV3 1.00, DINO-WM .96 on the wall",
     )
