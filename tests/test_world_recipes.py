@@ -79,6 +79,16 @@ def test_every_arm_starts_alike_trains_and_acts(name: str) -> None:
     assert scores["imagined_per_action"] == pytest.approx(10 * 3 * 1 / 2)
 
 
+def test_models_of_frames_plan_with_a_tenth() -> None:
+    full = Planning()
+    assert full.through_frames() == replace(full, cross_room=20, same_room=10, num_samples=10)
+    for name, share in (("frame_world", 10), ("vicreg_world", 1)):
+        objective = ARMS[name](BENCH).objective.eval()
+        planning = replace(QUICK, cross_room=20, same_room=10, num_steps=2)
+        trial, _ = episodes(objective, BENCH.world.env(), planning)
+        assert len(trial.manifest) == (8 + 4 if share == 10 else 30)
+
+
 @pytest.mark.parametrize("dynamics", ["residual", "gru", "causal"])
 def test_every_kind_of_dynamics_serves_both_camps(dynamics: str) -> None:
     bench = replace(BENCH, network=replace(BENCH.network, dynamics=dynamics))

@@ -44,6 +44,10 @@ ARMS: dict[str, Arm] = {
     "CHANCE": Arm("Random actions (floor)", partial(make_floor, name="random")),
     "SIM": Arm("The environment itself (ceiling)", partial(make_floor, name="oracle")),
 }
+FRAMES = (
+    "G3 and G4 imagine frame by frame, at some fifty times the cost of an embedding: they plan with a tenth of the "
+    "candidates and are tested on a tenth of the episodes."
+)
 MAIN = ("J1", "J2", "J3", "G1", "G2", "R", "CHANCE", "SIM")
 METRICS = {
     METRIC: "arrived, other room",
@@ -139,6 +143,7 @@ class WorldLab:
                 f"{planning.cross_room} episodes into the other room and {planning.same_room} within one, "
                 f"{planning.num_steps} steps each, the same for every arm and seed (seed {planning.episode_seed}); "
                 "none is solved at the start. A goal counts as reached within 4.5 px (EB-JEPA) or 1.4 px (PLDM).",
+                *([FRAMES] if {"G3", "G4"} & {*arms} else []),
                 *self.notes,
             ],
             settings={
