@@ -79,8 +79,8 @@ class Planning:
         return replace(self, planning_seed=self.planning_seed + 1_000_003 * (seed + 1))
 
     def through_frames(self) -> Planning:
-        """What a model can afford that imagines frame by frame, at fifty times the cost: a tenth of the candidates and
-        of the episodes.
+        """What a model can afford that encodes and decodes a frame at every imagined step: a tenth of the candidates
+        and of the episodes.
         """
         return replace(
             self,

@@ -45,7 +45,7 @@ ARMS: dict[str, Arm] = {
     "SIM": Arm("The environment itself (ceiling)", partial(make_floor, name="oracle")),
 }
 FRAMES = (
-    "G3 and G4 imagine frame by frame, at some fifty times the cost of an embedding: they plan with a tenth of the "
+    "G3 and G4 imagine frame by frame, with an encoder and a decoder at every step: they plan with a tenth of the "
     "candidates and are tested on a tenth of the episodes."
 )
 MAIN = ("J1", "J2", "J3", "G1", "G2", "R", "CHANCE", "SIM")
