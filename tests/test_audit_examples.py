@@ -11,17 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import audit_rows_embeddings
-import audit_rows_noise
-import audit_rows_pixels
-import audit_rows_refused
-import audit_rows_views
-import audit_rows_words
-import audit_rows_worlds
-from audit_rows import CASES
 from jepalab.audit import examine, findings, lesson, verdict
 from jepalab.audit.examples import Example, audit_examples, diffusion, examples, masked_clip, masked_picture, next_token
 from jepalab.audit.report import Audit, Process, Space, TargetLearning
+from jepalab.audit.steps import find_cases
 from jepalab.audit.text import side_by_side
 from jepalab.cli import main
 
@@ -29,15 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/audit.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-ROWS = (
-    audit_rows_embeddings,
-    audit_rows_noise,
-    audit_rows_pixels,
-    audit_rows_refused,
-    audit_rows_views,
-    audit_rows_words,
-    audit_rows_worlds,
-)  # importing them fills CASES
+CASES = find_cases()
 
 EXPECTED = {
     "next token": ("generative", "GENERATIVE-TOKEN", "token", "classify-token", "none"),
