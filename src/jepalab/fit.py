@@ -6,9 +6,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -88,7 +89,10 @@ def fit(
                 (step + 1) % look_every == 0 or step + 1 in (run.steps, *evaluate_at) or _is_due(step + 1, save_every)
             )
             if looks and not healthy:
-                raise DivergedError(_explain_divergence(loss, step, records))
+                reason = _explain_divergence(loss, step, records)
+                if records:
+                    records.describe(status="failed", error=reason)
+                raise DivergedError(reason)
             optimizer.step()
             optimizer.zero_grad()
             step += 1
@@ -96,7 +100,7 @@ def fit(
             seconds += time.perf_counter() - began
 
             measures = step % METERS_EVERY == 1
-            if watch and measures:
+            if (watch or records) and measures:
                 meters = _measure(objective, batch)
             if (watch or records) and (looks or measures):
                 terms = {name: value.item() for name, value in loss.terms.items()}
@@ -105,9 +109,11 @@ def fit(
                 if watch:
                     watch(moment)
                 if records and (measures or step == run.steps):
-                    records.log({"step": step, "seconds": round(seconds, 3), "loss": terms})
+                    record = {"step": step, "seconds": round(seconds, 3), "loss": terms}
+                    records.log(record | ({"meters": meters} if measures else {}))
             if evaluate and step in evaluate_at:
-                scores = evaluate(objective)
+                with records.beating(step) if records else nullcontext():
+                    scores = evaluate(objective)
                 objective.to(engine.device)  # an instrument may have computed elsewhere
                 if records:
                     records.log({"step": step, "seconds": round(seconds, 3), "scores": scores})
@@ -120,6 +126,8 @@ def fit(
         if records and run.steps == 0 and not last:
             records.save(objective, None, step=0, seconds=0.0)
         if interrupted:
+            if records:
+                records.describe(status="stopped")
             kept = "saved; run the same command to go on" if records and healthy else "not recorded"
             raise InterruptedRunError(interrupted[0], f"at step {step}, {kept}")
         # DDP must be gone before its process group is, or gloo's threads outlive it (dist.close_process_group).
@@ -133,12 +141,23 @@ def _prepare(run: Run, records: RunFolder | None, last: Checkpoint | None) -> No
     if records:
         settings = ("seed", "steps", "lr", "weight_decay", "warmup", "clip", "precision")
         records.claim(objective=type(run.objective).__name__, **{name: getattr(run, name) for name in settings})
-        records.describe(status="running", **describe_machine())
+        records.describe(status="running", **describe_objective(run), **describe_machine())
         records.rewind(last.step if last else 0)
     if run.prepare and not last:
         flops = run.prepare()
         if records:
             records.describe(prepare_flops=flops)
+
+
+def describe_objective(run: Run) -> dict[str, Any]:
+    """What readers of the folder need to draw its curves: what the loss compares, and what a step consumes."""
+    objective = run.objective
+    return {
+        "compares": {name: str(space) for name, space in objective.compares.items()},
+        "weights": {name: float(weight) for name, weight in objective.weights.items()},
+        "clips_per_batch": run.stream.clips_per_batch,
+        "frames_per_batch": run.stream.frames_per_batch,
+    }
 
 
 @torch.no_grad()

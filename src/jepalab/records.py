@@ -18,8 +18,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -94,6 +96,25 @@ class RunFolder:
     def beat(self, step: int) -> None:
         """Says that the run is alive; a reader takes a running run without a fresh heartbeat for lost."""
         write_atomically(self.path / "heartbeat", f"{step} {time.time():.0f}\n".encode())
+
+    @contextmanager
+    def beating(self, step: int, *, every: float = 5.0) -> Iterator[None]:
+        """Beats by itself while something long runs that does not: judging, writing pictures."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.is_set():
+                with suppress(OSError):  # a full disk is told of by what writes results
+                    self.beat(step)
+                ended.wait(every)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends one record to metrics.jsonl."""

@@ -47,8 +47,9 @@ def run(words: list[str]) -> int:
     place, settings, made = call_with_flags(recipes[name], Place(), program=f"jepalab train {name}", words=words[1:])
     judging = sys.modules[recipes[name].__module__].JUDGING
     folder = place.out or Path("runs") / f"{name}-seed-{made.seed}"
-    RunFolder(folder).claim(recipe=name, **flatten(settings))
-    RunFolder(folder).describe(words=words[1:])
+    records = RunFolder(folder)
+    records.claim(recipe=name, **flatten(settings))
+    records.describe(words=words[1:], flops_per_step=made.count_flops())
     display = make_display()
     display.start([name])
     try:
@@ -60,11 +61,12 @@ def run(words: list[str]) -> int:
             watch=lambda moment: display.news(name, moment),
         )
         unsaved = save_encoders(made.objective, folder, stream=made.stream, recipe=name)
-        scores = judge_run(made, judging)
+        with records.beating(made.steps):
+            scores = judge_run(made, judging)
     finally:
         display.close()
     write_json(folder / "scores.json", scores)
-    RunFolder(folder).describe(status="done")
+    records.describe(status="done")
     if place.json:
         print(json.dumps({"folder": str(folder), "scores": scores}))
     else:

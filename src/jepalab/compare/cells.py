@@ -172,6 +172,7 @@ def _train_and_judge(
         records.describe(budgeted_steps=steps)
         run = run.on_steps(steps)
     flops = run.count_flops()
+    records.describe(flops_per_step=flops)
     curve_at = (
         sorted({max(1, round(share * run.steps)) for share in judging.curve_at} - {run.steps}) if run.steps else []
     )
@@ -187,9 +188,10 @@ def _train_and_judge(
     )
     save_encoders(run.objective, folder, stream=run.stream, recipe=cell.arm)
     began = time.perf_counter()
-    metrics = judge_run(run, judging)
-    if judging.draw:
-        judging.draw(cell, run, out / "pictures")
+    with records.beating(run.steps):
+        metrics = judge_run(run, judging)
+        if judging.draw:
+            judging.draw(cell, run, out / "pictures")
     prepared = records.description().get("prepare_flops", 0.0)
     scored = [record for record in records.records() if "scores" in record]
     curve = [
