@@ -33,6 +33,8 @@ COMMANDS = {
     "audit": Command("say what each term of any PyTorch training step's loss compares", "auditing:run"),
     "masks": Command("show what a mask sampler covers: in the terminal, and as a picture", "masking:run"),
     "tune": Command("search the settings of every arm of an experiment with equal effort", "searching:run"),
+    "lab": Command("open the lab in the browser: live runs, a look inside, plans by click", "serving:run"),
+    "learn": Command("open the lesson: questions, exercises and flashcards on JEPA and world models", "learning:run"),
     "theory": Command("check our objectives against the theory of deep linear networks, in seconds", "cli:theory"),
     "report": Command("write a comparison's report again", "comparing:rewrite"),
     "list": Command("list objectives, recipes, experiments and instruments", "cli:show_list"),

@@ -1,0 +1,193 @@
+"""Run folders as the lab reads them: whole, half-written, lost, broken; and the worker's desk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jepalab.records import RunFolder
+from jepalab.web import desk, shelf, tasks
+from jepalab.web.desk import BusyError, Desk, Job
+from jepalab.web.places import ForbiddenPlaceError, inside
+from jepalab.web.shelf import Shelf, camp_of
+
+SLOW = """
+import time
+def run(arguments, *, root, allow_code, tell):
+    tell("started")
+    if arguments.get("die"):
+        import os
+        os._exit(3)
+    if arguments.get("refuse"):
+        raise ValueError("Wanted something else.")
+    time.sleep(arguments["seconds"])
+    return {"slept": arguments["seconds"], "odd": float("nan")}
+"""
+
+
+def make_run(root: Path, name: str, **facts: Any) -> RunFolder:
+    folder = RunFolder(root / name)
+    folder.describe(
+        **({"status": "running", "steps": 100, "seed": 0, "compares": {"predict": "ema-embedding"}} | facts)
+    )
+    return folder
+
+
+def entry(root: Path, name: str) -> shelf.Entry:
+    return next(found for found in Shelf(root).look()[0] if found.name == name)
+
+
+def test_a_run_that_beats_is_running_and_one_that_does_not_is_lost(tmp_path: Path) -> None:
+    alive = make_run(tmp_path, "group/alive")
+    alive.beat(25)
+    make_run(tmp_path, "silent")
+    late = make_run(tmp_path, "late")
+    late.beat(50)
+    file = tmp_path / "late" / "heartbeat"
+    file.write_text(f"50 {time.time() - shelf.LOST_SECONDS - 1:.0f}\n")
+    assert (entry(tmp_path, "group/alive").status, entry(tmp_path, "group/alive").step) == ("running", 25)
+    assert entry(tmp_path, "silent").status == "lost"
+    assert (entry(tmp_path, "late").status, entry(tmp_path, "late").step) == ("lost", 50)
+
+
+def test_what_ended_says_how(tmp_path: Path) -> None:
+    make_run(tmp_path, "done", status="done")
+    make_run(tmp_path, "failed", status="failed", error="the loss is no longer finite")
+    make_run(tmp_path, "stopped", status="stopped")
+    found = {each.name: (each.status, each.error) for each in Shelf(tmp_path).look()[0]}
+    assert found["done"] == ("done", "")
+    assert found["failed"] == ("failed", "the loss is no longer finite")
+    assert found["stopped"] == ("stopped", "")
+
+
+@pytest.mark.parametrize(
+    ("compares", "camp"),
+    [
+        ({"predict": "ema-embedding"}, "JEPA"),
+        ({"predict": "own-embedding", "variance": "statistic"}, "JEPA"),
+        ({"pixels": "input"}, "generative"),
+        ({"pixels": "input", "latent": "own-embedding"}, "generative"),
+        ({"class": "label"}, "other"),
+        ({}, "other"),
+    ],
+)
+def test_the_camp_is_what_the_loss_compares(compares: dict[str, str], camp: str) -> None:
+    assert camp_of(compares) == camp
+
+
+def test_records_come_as_they_are_written_and_anew_after_a_rewind(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "run")
+    assert Shelf(tmp_path).records("run") == ([], 0)
+    folder.log({"step": 1, "loss": {"predict": 1.0}})
+    first, offset = Shelf(tmp_path).records("run")
+    assert [record["step"] for record in first] == [1]
+    with folder.metrics.open("a") as file:
+        file.write('nonsense\n{"step": 2}\n{"step": 3, "lo')
+    second, offset = Shelf(tmp_path).records("run", offset)
+    assert second == [{"step": 2}]
+    assert Shelf(tmp_path).records("run", offset) == ([], offset)
+    folder.metrics.write_text('{"step": 1}\n')
+    assert Shelf(tmp_path).records("run", offset)[0] == [{"rewound": True}, {"step": 1}]
+
+
+def test_comparisons_are_found_finished_or_not(tmp_path: Path) -> None:
+    make_run(tmp_path, "under-way/cells/none/J1/seed-0")
+    (tmp_path / "ended").mkdir()
+    results = {"question": "Which?", "answer": "Neither.", "cells": [{}], "complete": True}
+    (tmp_path / "ended" / "results.json").write_text(json.dumps(results))
+    found = {each.name: (each.status, each.num_cells) for each in Shelf(tmp_path).look()[1]}
+    assert found == {"ended": ("done", 1), "under-way": ("running", 1)}
+
+
+@pytest.mark.parametrize("name", ["..", "a/../b", "/etc", "a\\b", "~", "a\0", "C:x", "a" * 600, "./a/./..", "\n"])
+def test_paths_out_of_the_root_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ForbiddenPlaceError):
+        inside(tmp_path, name)
+
+
+def test_paths_through_links_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path)
+    assert inside(tmp_path / "root", "a/b") == tmp_path / "root" / "a" / "b"
+    with pytest.raises(ForbiddenPlaceError, match="link"):
+        inside(tmp_path / "root", "link/a")
+
+
+def test_the_server_imports_neither_torch_nor_numpy() -> None:
+    code = "import sys, jepalab.web.app, jepalab.serving; print(sorted({'torch', 'numpy'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task `slow` beside the others, here and in the worker."""
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "slow.py").write_text(SLOW)
+    (folder / "sitecustomize.py").write_text(
+        f"import jepalab.web.tasks as tasks\ntasks.__path__.append({str(folder)!r})\n",
+    )
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(folder)])
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+async def end_of(job: Job) -> tuple[str, Any]:
+    last = [each async for each in job.news()][-1]
+    return last["event"], last["value"]
+
+
+def at_the_desk(root: Path, do: Callable[[Desk], Any], **options: Any) -> Any:
+    async def whole() -> Any:
+        table = Desk(root, **options)
+        try:
+            return await do(table)
+        finally:
+            await table.close()
+
+    return asyncio.run(whole())
+
+
+@pytest.mark.usefixtures("slow")
+def test_the_desk_works_refuses_survives_a_death_and_cancels(tmp_path: Path) -> None:
+    async def do(table: Desk) -> None:
+        assert await end_of(await table.start("slow", {"seconds": 0})) == ("done", {"slept": 0, "odd": None})
+        assert await end_of(await table.start("slow", {"refuse": True})) == ("failed", "Wanted something else.")
+        first = table.process
+        event, words = await end_of(await table.start("slow", {"die": True}))
+        assert (event, "died" in words) == ("failed", True)
+        assert await end_of(await table.start("slow", {"seconds": 0})) == ("done", {"slept": 0, "odd": None})
+        assert table.process is not first
+        long, waiting = await table.start("slow", {"seconds": 60}), await table.start("slow", {"seconds": 60})
+        async for each in long.news():
+            if each["event"] == "progress":
+                await table.cancel(waiting)
+                await table.cancel(long)
+        assert await end_of(long) == ("cancelled", None)
+        assert await end_of(waiting) == ("cancelled", None)
+        assert (await end_of(await table.start("slow", {"seconds": 0})))[0] == "done"
+
+    at_the_desk(tmp_path, do)
+
+
+@pytest.mark.usefixtures("slow")
+def test_the_desk_stops_what_is_overdue_and_what_is_too_much(tmp_path: Path) -> None:
+    async def do(table: Desk) -> None:
+        event, words = await end_of(await table.start("slow", {"seconds": 600}))
+        assert (event, "longer than" in words) == ("failed", True)
+        for _ in range(desk.MOST_WAITING):
+            await table.start("slow", {"seconds": 600})
+        with pytest.raises(BusyError):
+            await table.start("slow", {"seconds": 600})
+        with pytest.raises(ValueError, match="no task"):
+            await table.start("worker", {})
+
+    at_the_desk(tmp_path, do, deadline=3.0)
