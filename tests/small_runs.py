@@ -24,7 +24,8 @@ from jepalab.compare.grid import Plan, compare
 from jepalab.data.moving import MovingObject
 from jepalab.data.sprites import dot
 from jepalab.dist import Precision, seeded
-from jepalab.fit import InterruptedRunError, Watch, fit, stop_signals
+from jepalab.endings import InterruptedRunError
+from jepalab.fit import Watch, fit, stop_signals
 from jepalab.losses.sigreg import SIGReg
 from jepalab.objectives.ema_jepa import EMAJEPA
 from jepalab.objectives.sigreg_jepa import SIGRegJEPA

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.data.moving import MovingObject
-from jepalab.fit import DivergedError, fit
+from jepalab.endings import DivergedError
+from jepalab.fit import fit
 from jepalab.instruments.geometry import collapse_meters
 from jepalab.objectives import find_objectives
 from jepalab.progress import Moment

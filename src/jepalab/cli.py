@@ -61,7 +61,7 @@ def _call(function: str, words: list[str]) -> int:
 
 def _guarded(run: Callable[[list[str]], int], words: list[str]) -> int:
     """A user's mistake, a full disk or a stopped run ends in a sentence and an exit code, not in a traceback."""
-    from jepalab.fit import DivergedError, InterruptedRunError
+    from jepalab.endings import DivergedError, InterruptedRunError
 
     try:
         return run(words)

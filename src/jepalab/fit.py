@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from jepalab import dist
+from jepalab.endings import DivergedError, InterruptedRunError
 from jepalab.instruments.geometry import collapse_meters
 from jepalab.progress import Moment
 from jepalab.records import Checkpoint, RunFolder, describe_machine
@@ -27,18 +28,6 @@ LOOK_EVERY = 10
 
 Watch = Callable[[Moment], None]
 Evaluate = Callable[[Objective], dict[str, float]]
-
-
-class DivergedError(ArithmeticError):
-    """The loss stopped being a number."""
-
-
-class InterruptedRunError(BaseException):
-    """SIGTERM or Ctrl-C came; the run was saved first. Not an Exception, so that nothing mistakes it for a failure."""
-
-    def __init__(self, number: int, where: str) -> None:
-        super().__init__(f"Stopped by signal {number} {where}.")
-        self.exit_code = 128 + number
 
 
 def fit(

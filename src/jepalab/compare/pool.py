@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from jepalab.fit import InterruptedRunError, stop_signals
+from jepalab.endings import InterruptedRunError
+from jepalab.fit import stop_signals
 
 Work = Callable[[Callable[[Any], None]], Any]
 
