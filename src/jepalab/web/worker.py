@@ -27,7 +27,7 @@ def main() -> int:
         asked = json.loads(line)
         try:
             say("done", work(asked, lambda value: say("progress", value)))
-        except (ValueError, ArithmeticError, OSError, RuntimeError) as problem:
+        except (Exception, SystemExit) as problem:  # noqa: BLE001 - the page gets a sentence, whatever it was
             traceback.print_exc(file=sys.stderr)
             say("failed", " ".join(str(problem).split())[:2_000] or type(problem).__name__)
     return 0
