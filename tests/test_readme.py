@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from jepalab import auditing, catalogue, embedding, masking, planning, probing
+from jepalab import auditing, catalogue, embedding, learning, masking, planning, probing, serving
 from jepalab.audit import examples
 from jepalab.cli import main
 from jepalab.compare import report
@@ -60,6 +60,7 @@ def understand(words: list[str], folder: Path) -> None:
             setattr(module, find, lambda found=found: found)  # commands may have been imported before
     works = ((tuning, "tune"), (linear, "learn"), (report, "write_report"), (auditing, "load"))
     works = (*works, (probing, "load"), (embedding, "load"), (masking, "coverage"), (planning, "open_world"))
+    works = (*works, (serving, "listen"), (learning, "default_place"))
     for module, name in (*works, (auditing, "audit_objective"), (examples, "audit_examples")):
         setattr(module, name, at_work(getattr(module, name)))
     if main(words) == 0 and words[0] == "list":

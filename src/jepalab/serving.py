@@ -52,7 +52,7 @@ def run(words: list[str]) -> int:
         print(f"{asked.root} is new and empty; `jepalab train` and `jepalab compare` fill it.")
     is_local = asked.host in ("127.0.0.1", "localhost", "::1")
     token = None if is_local else secrets.token_urlsafe(24)
-    listening = _listen(asked.host, asked.port)
+    listening = listen(asked.host, asked.port)
     port = listening.getsockname()[1]
     hosts = [f"{name}:{port}" for name in (*LOOPBACK, *([] if is_local else _own_names(asked.host)))]
     shown = "127.0.0.1" if is_local else next(iter(_own_names(asked.host)))
@@ -75,7 +75,8 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes calls on this address; port 0 takes a free one. ValueError where it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
