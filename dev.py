@@ -42,7 +42,7 @@ def main(command: str = "", *arguments: str) -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - whoever starts this file may have an older Python
         sys.exit(f"jepalab needs Python 3.11 or newer; this is {sys.version.split()[0]}. Try: python3.12 dev.py ...")
     if command in ("demo", "run"):
-        prepare("")
+        prepare("[lab]")
         return call(PYTHON, "-m", "jepalab", *(DEMO if command == "demo" else ()), *arguments)
     if command == "test" or (command == "check" and not arguments):
         prepare("[test]")

@@ -14,6 +14,7 @@ from jepalab.data.trajectories import TrajectoryStream
 from jepalab.envs.two_rooms import RoomState, TwoRooms
 from jepalab.instruments.imagining import world_subject
 from jepalab.instruments.plan_films import Draws, film_plans, train_microscope
+from jepalab.recipes.world_bench import Walks
 from jepalab.recipes.world_grounds import rooms_ground
 from jepalab.recipes.world_judging import Planning, environment_of, episodes
 from jepalab.run import Run
@@ -24,9 +25,13 @@ PLACES = 27  # of the map, along each side
 
 
 def draw_world(cell: Cell, run: Run, pictures: Path, *, seed: int, planning: Planning) -> None:
-    """Writes films of the first episodes and the map, of one seed; nothing of agents that imagine nothing."""
+    """Writes films of the first episodes and the map, of one seed; nothing of agents that imagine nothing, nor of
+    worlds that are not simulated.
+    """
     model: object = run.objective.eval().cpu()
-    if run.seed != seed or not isinstance(model, WorldModel) or not isinstance(run.stream, TrajectoryStream):
+    if not isinstance(run.stream, TrajectoryStream) or not isinstance(run.stream.recorded["test"], Walks):
+        return
+    if run.seed != seed or not isinstance(model, WorldModel):
         return
     env = environment_of(run.stream)
     trial, played = episodes(run.objective, rooms_ground(env), planning.of_seed(run.stream.seed))

@@ -15,6 +15,7 @@ from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Arm, Knob, Tunable
 from jepalab.recipes import worlds
+from jepalab.recipes.stored_world import Stored
 from jepalab.recipes.world_bench import Rooms, WorldBench, WorldTraining
 from jepalab.recipes.world_films import draw_world
 from jepalab.recipes.world_judging import Planning, acting, acting_subjects, make_floor, understanding
@@ -49,6 +50,7 @@ FRAMES = (
     "candidates and are tested on a tenth of the episodes."
 )
 MAIN = ("J1", "J2", "J3", "G1", "G2", "R", "CHANCE", "SIM")
+TRIAL_EPISODES = Planning(cross_room=60, same_room=0, num_steps=100, episode_seed=1_007)
 METRICS = {
     METRIC: "arrived, other room",
     "cross_end_wide": "there at the end, other room",
@@ -77,19 +79,23 @@ METRICS = {
 class WorldLab:
     """One experiment with world models.
 
-    conditions  the rooms by name; the arms of a condition that is not in `tuned_on` were tuned under that condition.
+    conditions  worlds by name; the arms of a condition that is not in `tuned_on` were tuned under that condition.
     tuned_on    under which other condition the arms of a condition were tuned.
     declare     the contrasts between competing (arm, condition), declared before any final seed ran.
+    metrics     how the chief metrics are printed; by the first of them trials are ranked.
+    trials      on which episodes, which no comparison plays.
     """
 
     name: str
     question: str
-    conditions: Mapping[str, Rooms]
+    conditions: Mapping[str, Rooms | Stored]
     words: Mapping[str, str]
     declare: Callable[[set[tuple[str, str]]], list[Contrast]]
     tuned_on: Mapping[str, str] = field(default_factory=dict)
     courses: Sequence[Course] = ()
     notes: Sequence[str] = ()
+    metrics: Mapping[str, str] = field(default_factory=lambda: METRICS)
+    trials: Planning = TRIAL_EPISODES
 
     def plan(
         self,
@@ -137,12 +143,10 @@ class WorldLab:
             contrasts=self.declare(competing),
             arms={arm: ARMS[arm].label for arm in arms if any(arm == each for each, _ in competing)},
             conditions={name: self.words[name] for name in conditions},
-            metrics=METRICS,
+            metrics=self.metrics,
             courses=[course for course in self.courses if len({*course.places} & {*conditions}) > 1],
             notes=[
-                f"{planning.cross_room} episodes into the other room and {planning.same_room} within one, "
-                f"{planning.num_steps} steps each, the same for every arm and seed (seed {planning.episode_seed}); "
-                "none is solved at the start. A goal counts as reached within 4.5 px (EB-JEPA) or 1.4 px (PLDM).",
+                _describe(planning, is_rooms=all(isinstance(self.conditions[name], Rooms) for name in conditions)),
                 *([FRAMES] if {"G3", "G4"} & {*arms} else []),
                 *self.notes,
             ],
@@ -153,19 +157,18 @@ class WorldLab:
         )
 
     def tunable(self, conditions: Sequence[str]) -> Tunable:
-        """The search behind this experiment's settings: every arm by the other room's goals it reaches, of episodes
-        that no comparison plays.
+        """The search behind this experiment's settings: every arm by the goals it reaches, of episodes that no
+        comparison plays.
         """
-        episodes = Planning(cross_room=60, same_room=0, num_steps=100, episode_seed=1_007)
         return Tunable(
             name=self.name,
             knobs={name: arm.knob for name, arm in ARMS.items() if arm.knob},
             worlds=self.conditions,
             make=make_world_run,
             judging=Judging(
-                instruments=(acting,), curve=(), curve_at=(), subjects=partial(acting_subjects, planning=episodes)
+                instruments=(acting,), curve=(), curve_at=(), subjects=partial(acting_subjects, planning=self.trials)
             ),
-            metric=METRIC,
+            metric=next(iter(self.metrics)),
             conditions=conditions,
             trial_steps=TRIAL_STEPS,
         )
@@ -180,7 +183,7 @@ def claim(text: str, *, because: str, source: str, metric: str = METRIC) -> Bett
     """A contrast out of "better > than | condition"."""
     arms, condition = text.split(" | ")
     better, than = arms.split(" > ")
-    what = {METRIC: "arrives more often than"}.get(metric, f"is ahead in '{METRICS[metric]}' of")
+    what = "arrives more often than" if "_ever_" in metric else f"is ahead in '{METRICS[metric]}' of"
     return Better(
         f"{ARMS[better].label} {what} {ARMS[than].label}, {condition}",
         better=better,
@@ -212,12 +215,30 @@ def that_apply(claims: Sequence[Better | Equivalent], competing: set[tuple[str, 
     return [c for c in claims if {(c.better, c.condition), (c.than, c.condition)} <= competing]
 
 
-def make_world_run(seed: int, *, arm: str, world: Rooms, settings: Mapping[str, Any], steps: int = STEPS) -> Run:
+def make_world_run(
+    seed: int, *, arm: str, world: Rooms | Stored, settings: Mapping[str, Any], steps: int = STEPS
+) -> Run:
     """The run of one arm in one world with the given lr, weight_decay and private knob."""
     shared = {name: value for name, value in settings.items() if name in ("lr", "weight_decay")}
     private = {name: value for name, value in settings.items() if name not in shared}
     training = replace(WorldTraining(steps=steps), **shared)
+    if isinstance(world, Stored):
+        return ARMS[arm].make(WorldBench(stored=world, training=training, seed=seed), **private)
     return ARMS[arm].make(WorldBench(world=world, training=training, seed=seed), **private)
+
+
+def _describe(planning: Planning, *, is_rooms: bool) -> str:
+    """Which episodes are played, for the head of the report."""
+    if not is_rooms:
+        return (
+            f"{planning.cross_room} episodes of {planning.num_steps} steps, the same for every arm and seed (seed "
+            f"{planning.episode_seed}): starts and goals are states of held-out episodes, none solved at the start."
+        )
+    return (
+        f"{planning.cross_room} episodes into the other room and {planning.same_room} within one, {planning.num_steps} "
+        f"steps each, the same for every arm and seed (seed {planning.episode_seed}); none is solved at the start. A "
+        "goal counts as reached within 4.5 px (EB-JEPA) or 1.4 px (PLDM)."
+    )
 
 
 def _settings(known: Mapping[str, Any], arm: str) -> Mapping[str, Any]:
