@@ -96,13 +96,18 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_choosing_and_pasting_a_step_shows_its_audit(size: dict[str, int], scheme: str, address: str) -> None:
     with browsing(size=size, color_scheme=scheme) as page:
-        page.goto(f"{address}/step")
+        page.goto(address)  # the token becomes a cookie
+        assert "token" not in page.url
+        page.goto(f"{address.partition('/?')[0]}/step")
         page.fill("#search", "byol")
         page.wait_for_selector("#steps button")
         assert page.locator("#steps button").count() == 1
         page.focus("#steps button")
         page.keyboard.press("Enter")
         until(page, "document.querySelector('#answer h2')?.textContent === 'invariance'")
+        assert page.inner_text("#said").endswith("is ready.")
+        assert page.get_attribute("#answer", "aria-live") is None
+        assert page.evaluate("document.activeElement.textContent") == "invariance"
         assert page.locator("#answer img").evaluate("img => img.complete && img.naturalWidth > 100")
         assert "EMBEDDING-INVARIANCE" in page.inner_text("#answer table")
         assert violations(page) == []

@@ -227,9 +227,9 @@ def test_another_address_asks_for_the_token(root: Path) -> None:
         token, address = found[2], f"http://127.0.0.1:{found[1]}"
         assert say(address, request(address, "GET", "/api/runs"))[0] == 401
         assert say(address, request(address, "GET", "/api/runs?token=guess"))[0] == 401
-        assert say(address, request(address, "GET", "/api/runs", cookie="jepalab=guess"))[0] == 401
+        assert say(address, request(address, "GET", "/api/runs", cookie=f"jepalab-{found[1]}=guess"))[0] == 401
         status, answer = say(address, request(address, "GET", f"/look?a=1&token={token}"))
         assert status == 303
         assert "location: /look?a=1\r\n" in answer
         assert "HttpOnly; SameSite=Strict" in answer
-        assert say(address, request(address, "GET", "/api/runs", cookie=f"jepalab={token}"))[0] == 200
+        assert say(address, request(address, "GET", "/api/runs", cookie=f"jepalab-{found[1]}={token}"))[0] == 200

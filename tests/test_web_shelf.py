@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ def run(arguments, *, root, allow_code, tell):
         os._exit(3)
     if arguments.get("refuse"):
         raise ValueError("Wanted something else.")
+    if "child" in arguments:
+        import subprocess
+        tell(subprocess.Popen(["sleep", "600"]).pid)
+    if "code" in arguments:
+        import builtins
+        builtins.left_behind = getattr(builtins, "left_behind", 0) + 1
+        return {"left_behind": builtins.left_behind}
     time.sleep(arguments["seconds"])
     return {"slept": arguments["seconds"], "odd": float("nan")}
 """
@@ -46,17 +54,42 @@ def entry(root: Path, name: str) -> shelf.Entry:
     return next(found for found in Shelf(root).look()[0] if found.name == name)
 
 
+def age(folder: Path, seconds: float) -> None:
+    """Makes the folder look as if the run had been silent for so long."""
+    then = time.time() - seconds
+    os.utime(folder / "run.json", (then, then))
+    if (folder / "heartbeat").exists():
+        step = (folder / "heartbeat").read_text().split()[0]
+        (folder / "heartbeat").write_text(f"{step} {then:.0f}\n")
+
+
 def test_a_run_that_beats_is_running_and_one_that_does_not_is_lost(tmp_path: Path) -> None:
-    alive = make_run(tmp_path, "group/alive")
-    alive.beat(25)
+    make_run(tmp_path, "group/alive").beat(25)
+    make_run(tmp_path, "begins")
     make_run(tmp_path, "silent")
-    late = make_run(tmp_path, "late")
-    late.beat(50)
-    file = tmp_path / "late" / "heartbeat"
-    file.write_text(f"50 {time.time() - shelf.LOST_SECONDS - 1:.0f}\n")
+    make_run(tmp_path, "late").beat(50)
+    for name in ("silent", "late"):
+        age(tmp_path / name, shelf.LOST_SECONDS + 1)
     assert (entry(tmp_path, "group/alive").status, entry(tmp_path, "group/alive").step) == ("running", 25)
+    assert entry(tmp_path, "begins").status == "running"
     assert entry(tmp_path, "silent").status == "lost"
     assert (entry(tmp_path, "late").status, entry(tmp_path, "late").step) == ("lost", 50)
+
+
+def test_another_machines_clock_plays_no_part_once_a_beat_was_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = make_run(tmp_path, "run").path, Shelf(tmp_path)
+    (folder / "heartbeat").write_text(f"1 {time.time() - 86_400:.0f}\n")
+    age(folder, 86_400)
+    assert seen.look()[0][0].status == "lost"
+    (folder / "heartbeat").write_text(f"2 {time.time() - 86_395:.0f}\n")
+    assert seen.look()[0][0].status == "running"
+    (folder / "heartbeat").write_text(f"3 {time.time() + 86_400:.0f}\n")
+    assert seen.look()[0][0].status == "running"
+    now = time.monotonic()
+    monkeypatch.setattr(shelf.time, "monotonic", lambda: now + shelf.LOST_SECONDS + 1)
+    assert seen.look()[0][0].status == "lost"
 
 
 def test_what_ended_says_how(tmp_path: Path) -> None:
@@ -97,6 +130,53 @@ def test_records_come_as_they_are_written_and_anew_after_a_rewind(tmp_path: Path
     assert Shelf(tmp_path).records("run", offset) == ([], offset)
     folder.metrics.write_text('{"step": 1}\n')
     assert Shelf(tmp_path).records("run", offset)[0] == [{"rewound": True}, {"step": 1}]
+
+
+def test_records_of_a_run_that_is_gone_are_forgotten(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "run")
+    folder.log({"step": 1})
+    _, offset = Shelf(tmp_path).records("run")
+    folder.metrics.unlink()
+    assert Shelf(tmp_path).records("run", offset) == ([{"rewound": True}], 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"steps": 1e999}',
+        '{"seed": Infinity}',
+        '{"seed": 1' + "0" * 400 + "}",
+        '{"objective": "\\ud800"}',
+        '{"status": 3}',
+        '{"compares": 3}',
+        '{"weights": {"a": NaN}}',
+        '{"steps": "many"}',
+    ],
+)
+def test_an_odd_folder_hides_no_other_and_everything_stays_json(text: str, tmp_path: Path) -> None:
+    make_run(tmp_path, "good", status="done")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "run.json").write_text(text)
+    found = {each.name: each for each in Shelf(tmp_path).look()[0]}
+    assert found["good"].status == "done"
+    json.dumps([each.as_dict() for each in found.values()], allow_nan=False).encode()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no pipes with names")
+def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "run").path
+    for name in ("heartbeat", "metrics.jsonl"):
+        os.mkfifo(folder / name)
+    (tmp_path / "piped").mkdir()
+    os.mkfifo(tmp_path / "piped" / "run.json")
+    assert {each.name: each.status for each in Shelf(tmp_path).look()[0]} == {"run": "running", "piped": "broken"}
+    assert Shelf(tmp_path).records("run") == ([], 0)
+
+
+def test_numbers_that_are_not_finite_become_none(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "run")
+    folder.metrics.write_text('{"step": 1, "loss": {"predict": NaN, "other": -Infinity, "good": 2.5}}\n')
+    assert Shelf(tmp_path).records("run")[0] == [{"step": 1, "loss": {"predict": None, "other": None, "good": 2.5}}]
 
 
 def test_comparisons_are_found_finished_or_not(tmp_path: Path) -> None:
@@ -151,7 +231,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def end_of(job: Job) -> tuple[str, Any]:
-    last = [each async for each in job.news()][-1]
+    last = [each async for _, each in job.news()][-1]
     return last["event"], last["value"]
 
 
@@ -177,7 +257,7 @@ def test_the_desk_works_refuses_survives_a_death_and_cancels(tmp_path: Path) -> 
         assert await end_of(await table.start("slow", {"seconds": 0})) == ("done", {"slept": 0, "odd": None})
         assert table.process is not first
         long, waiting = await table.start("slow", {"seconds": 60}), await table.start("slow", {"seconds": 60})
-        async for each in long.news():
+        async for _, each in long.news():
             if each["event"] == "progress":
                 await table.cancel(waiting)
                 await table.cancel(long)
@@ -201,3 +281,72 @@ def test_the_desk_stops_what_is_overdue_and_what_is_too_much(tmp_path: Path) -> 
             await table.start("worker", {})
 
     at_the_desk(tmp_path, do, deadline=3.0)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_job_cancelled_before_its_worker_is_awake_answers_no_other(tmp_path: Path) -> None:
+    async def do(table: Desk) -> None:
+        for wait in (0.0, 0.002, 0.01, 0.03):
+            first = await table.start("slow", {"code": "1"})
+            await asyncio.sleep(wait)
+            await table.cancel(first)
+            assert await end_of(await table.start("slow", {"seconds": 0})) == ("done", {"slept": 0, "odd": None})
+
+    at_the_desk(tmp_path, do)
+
+
+@pytest.mark.usefixtures("slow")
+def test_code_gets_a_process_to_itself_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def do(table: Desk) -> None:
+        for _ in range(2):
+            assert await end_of(await table.start("slow", {"code": "1"})) == ("done", {"left_behind": 1})
+        job = await table.start("slow", {"child": True, "seconds": 600})
+        children = [each["value"] async for _, each in first_of(job, 4) if isinstance(each["value"], int)]
+        await table.cancel(job)
+        await table.start("slow", {"seconds": 0})
+        for _ in range(100):
+            if not is_alive(children[0]):
+                return
+            await asyncio.sleep(0.1)
+        pytest.fail("what the job started outlived it")
+
+    at_the_desk(tmp_path, do)
+
+
+async def first_of(job: Job, num: int) -> AsyncIterator[tuple[int, dict[str, Any]]]:
+    """The first things that were said of a job."""
+    async for number, each in job.news():
+        yield number, each
+        if number == num - 1:
+            return
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number that is not merely waiting to be buried."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_job_that_everybody_left_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "ALONE_SECONDS", 0.2)
+
+    async def do(table: Desk) -> None:
+        job = await table.start("slow", {"seconds": 600})
+        async for _ in first_of(job, 2):
+            pass
+        table.left(job)
+        assert (await end_of_unheard(job))["event"] == "cancelled"
+
+    at_the_desk(tmp_path, do)
+
+
+async def end_of_unheard(job: Job) -> dict[str, Any]:
+    """How a job ends that nobody listens to."""
+    for _ in range(200):
+        if job.has_ended:
+            break
+        await asyncio.sleep(0.05)
+    return job.said[-1]

@@ -130,10 +130,12 @@ def _prepare(run: Run, records: RunFolder | None, last: Checkpoint | None) -> No
     if records:
         settings = ("seed", "steps", "lr", "weight_decay", "warmup", "clip", "precision")
         records.claim(objective=type(run.objective).__name__, **{name: getattr(run, name) for name in settings})
-        records.describe(status="running", **describe_objective(run), **describe_machine())
+        records.describe(status="running", error="", **describe_objective(run), **describe_machine())
         records.rewind(last.step if last else 0)
+        records.beat(last.step if last else 0)
     if run.prepare and not last:
-        flops = run.prepare()
+        with records.beating(0) if records else nullcontext():
+            flops = run.prepare()
         if records:
             records.describe(prepare_flops=flops)
 

@@ -19,7 +19,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 class LabCommand:
     """Opens the lab in the browser: runs as they train, a look inside encoders, plans by click, audits, the lesson.
 
-    It answers on this machine alone. Another address needs the token that is then printed as part of the address.
+    It answers on this machine alone. Where another address is asked for, or code from the browser may run, callers need
+    the token that is then printed as part of the address.
 
     Args:
         root: folder of runs, as `jepalab train` and `jepalab compare` write them.
@@ -51,11 +52,12 @@ def run(words: list[str]) -> int:
         asked.root.mkdir(parents=True)
         print(f"{asked.root} is new and empty; `jepalab train` and `jepalab compare` fill it.")
     is_local = asked.host in ("127.0.0.1", "localhost", "::1")
-    token = None if is_local else secrets.token_urlsafe(24)
+    token = None if is_local and not asked.allow_code else secrets.token_urlsafe(24)
     listening = listen(asked.host, asked.port)
     port = listening.getsockname()[1]
     hosts = [f"{name}:{port}" for name in (*LOOPBACK, *([] if is_local else _own_names(asked.host)))]
-    shown = "127.0.0.1" if is_local else next(iter(_own_names(asked.host)))
+    shown = {"localhost": "127.0.0.1", "::1": "[::1]"}.get(asked.host, asked.host)
+    shown = shown if is_local else next(iter(_own_names(asked.host)))
     address = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
     app = create_app(asked.root, hosts=hosts, token=token, allow_code=asked.allow_code, deadline=asked.deadline)
     config = uvicorn.Config(

@@ -49,7 +49,8 @@ def run(words: list[str]) -> int:
     folder = place.out or Path("runs") / f"{name}-seed-{made.seed}"
     records = RunFolder(folder)
     records.claim(recipe=name, **flatten(settings))
-    records.describe(words=words[1:], flops_per_step=made.count_flops())
+    is_begun = records.latest() is not None and "flops_per_step" in records.description()
+    records.describe(words=words[1:], **({} if is_begun else {"flops_per_step": made.count_flops()}))
     display = make_display()
     display.start([name])
     try:
@@ -63,6 +64,9 @@ def run(words: list[str]) -> int:
         unsaved = save_encoders(made.objective, folder, stream=made.stream, recipe=name)
         with records.beating(made.steps):
             scores = judge_run(made, judging)
+    except Exception as error:
+        records.describe(status="failed", error=f"{type(error).__name__}: {error}")
+        raise
     finally:
         display.close()
     write_json(folder / "scores.json", scores)

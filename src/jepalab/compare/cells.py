@@ -112,6 +112,7 @@ def run_cell(
             raise
         return result
     write_json(folder / "result.json", result)
+    RunFolder(folder).describe(status="done")
     return result
 
 
@@ -171,8 +172,10 @@ def _train_and_judge(
         steps = records.description().get("budgeted_steps") or budget.steps(run)
         records.describe(budgeted_steps=steps)
         run = run.on_steps(steps)
-    flops = run.count_flops()
-    records.describe(flops_per_step=flops)
+    flops = records.description().get("flops_per_step")
+    if flops is None:
+        flops = run.count_flops()
+        records.describe(flops_per_step=flops)
     curve_at = (
         sorted({max(1, round(share * run.steps)) for share in judging.curve_at} - {run.steps}) if run.steps else []
     )
@@ -195,7 +198,13 @@ def _train_and_judge(
     prepared = records.description().get("prepare_flops", 0.0)
     scored = [record for record in records.records() if "scores" in record]
     curve = [
-        {"step": r["step"], "seconds": r["seconds"], "flops": r["step"] * flops, "metrics": r["scores"]} for r in scored
+        {
+            "step": r["step"],
+            "seconds": r["seconds"],
+            "flops": r["step"] * flops + prepared,
+            "metrics": r["scores"],
+        }
+        for r in scored
     ]
     curve.append({"step": run.steps, "seconds": seconds, "flops": run.steps * flops + prepared, "metrics": metrics})
     compute = {
@@ -208,7 +217,6 @@ def _train_and_judge(
         "judging_seconds": time.perf_counter() - began,
         "parameters": run.count_parameters(),
     }
-    records.describe(status="done")
     return {"metrics": metrics, "curve": curve, "compute": compute}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from jepalab.compare.cells import Budget, Cell, Judging, fingerprint, run_cell
+from jepalab.compare.cells import Budget, Cell, Judging, cell_folder, fingerprint, read_result, run_cell
 from jepalab.compare.contrasts import Contrast, answer, judge_all
 from jepalab.compare.courses import Course
 from jepalab.compare.metrics import MOTION
@@ -100,9 +100,25 @@ def compare(
         for cell in grid:
             cells.append(cell)  # one by one: an interruption keeps what came before it
     finally:
+        cells += _unheard(jobs, cells, out=out, judging=plan.judging, budget=plan.budget)
         results = judge(plan, cells)
         write_json(out / "results.json", results)
     return Comparison(out, results)
+
+
+def _unheard(
+    jobs: Sequence[tuple[Cell, int]],
+    heard: Sequence[Mapping[str, Any]],
+    *,
+    out: Path,
+    judging: Judging,
+    budget: Budget | None,
+) -> list[dict[str, Any]]:
+    """Results that were written in the moment of an interruption, before they could be told of."""
+    known = {(each["condition"], each["arm"], each["seed"]) for each in heard}
+    silent = [(cell, seed) for cell, seed in jobs if (cell.condition, cell.arm, seed) not in known]
+    found = [(read_result(cell_folder(out, *job)), fingerprint(*job, judging, budget)) for job in silent]
+    return [result for result, key in found if result and result["status"] == "done" and result["fingerprint"] == key]
 
 
 def judge(plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +16,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as PlainHTTPException
@@ -24,7 +26,8 @@ from jepalab.web.desk import BusyError, Desk, Job
 from jepalab.web.guard import Asgi, Guard
 from jepalab.web.lesson.page import lesson_body
 from jepalab.web.places import ForbiddenPlaceError, inside
-from jepalab.web.shelf import Shelf, in_a_line
+from jepalab.web.reading import in_a_line, read_bytes
+from jepalab.web.shelf import Shelf
 
 HERE = Path(__file__).parent
 PAGES = {  # by address: template, and the name in the menu
@@ -38,6 +41,7 @@ TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", 
 REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 LOOK_SECONDS = 1.0
 MOST_FOLLOWED = 64
+MOST_REPORT = 64 * 2**20
 SAME_AS = {"runs": ("run", "comparison")}  # pages below a menu's
 
 
@@ -48,21 +52,23 @@ class Work(BaseModel):
     arguments: dict[str, Any] = {}
 
 
-@dataclass
+@dataclass(eq=False)
 class Glance:
     """The shelf as it was a moment ago, so that ten open pages read the disk once."""
 
     shelf: Shelf
-    at: float = -LOOK_SECONDS
+    at: float = -math.inf
     seen: dict[str, Any] = field(default_factory=dict)
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def now(self) -> dict[str, Any]:
         """Every run and comparison as JSON."""
-        if time.monotonic() - self.at > 0.8 * LOOK_SECONDS:
-            self.at = time.monotonic()
-            runs, comparisons = await asyncio.to_thread(self.shelf.look)
-            self.seen = {"runs": [r.as_dict() for r in runs], "comparisons": [c.as_dict() for c in comparisons]}
-        return self.seen
+        async with self.looking:
+            if time.monotonic() - self.at > 0.8 * LOOK_SECONDS:
+                runs, comparisons = await asyncio.to_thread(self.shelf.look)
+                self.seen = {"runs": [r.as_dict() for r in runs], "comparisons": [c.as_dict() for c in comparisons]}
+                self.at = time.monotonic()
+            return self.seen
 
 
 def create_app(
@@ -141,27 +147,36 @@ def _add_shelf(app: FastAPI, shelf: Shelf, glance: Glance) -> None:
         return JSONResponse(_or_refuse(lambda: shelf.facts(name), "run"))
 
     @app.get("/api/records")
-    def records(run: str) -> dict[str, Any]:
-        found, offset = shelf.records(run)
-        return {"records": found, "offset": offset}
+    def records(run: str, offset: int = 0) -> dict[str, Any]:
+        found, end = shelf.records(run, max(0, offset))
+        return {"records": found, "offset": end}
 
     @app.get("/api/comparison")
     def comparison(name: str) -> JSONResponse:
         return JSONResponse(_or_refuse(lambda: shelf.results(name), "comparison"))
 
     @app.get("/api/report")
-    def report(name: str) -> FileResponse:
-        file = inside(shelf.root, name) / "report.html"
-        if file.is_symlink() or not file.is_file():
-            raise HTTPException(404, "There is no report yet.")
-        return FileResponse(file, media_type="text/html", headers={"content-security-policy": REPORT_POLICY})
+    def report(name: str) -> Response:
+        try:
+            page = read_bytes(shelf.root, inside(shelf.root, name) / "report.html", most=MOST_REPORT)
+        except ForbiddenPlaceError:
+            raise
+        except (OSError, ValueError) as error:
+            raise HTTPException(404, "There is no report yet.") from error
+        return Response(page, media_type="text/html", headers={"content-security-policy": REPORT_POLICY})
 
     @app.get("/api/live")
     async def live(request: Request) -> StreamingResponse:
-        names = request.query_params.getlist("run")[:MOST_FOLLOWED]
-        for name in names:
+        followed = dict(map(_place_to_go_on, request.query_params.getlist("run")[:MOST_FOLLOWED]))
+        for name in followed:
             inside(shelf.root, name)
-        return _events(_follow(shelf, glance, names))
+        return _events(_follow(shelf, glance, followed))
+
+
+def _place_to_go_on(text: str) -> tuple[str, int]:
+    """A run and the byte of its records to go on from, out of NAME or NAME@BYTE."""
+    name, at, digits = text.rpartition("@")
+    return (name, int(digits)) if at and digits.isascii() and digits.isdigit() and len(digits) < 19 else (text, 0)
 
 
 def _or_refuse(read: Callable[[], dict[str, Any]], noun: str) -> dict[str, Any]:
@@ -172,30 +187,30 @@ def _or_refuse(read: Callable[[], dict[str, Any]], noun: str) -> dict[str, Any]:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise HTTPException(404, f"There is no such {noun}.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise HTTPException(409, f"This {noun} cannot be read: {in_a_line(error)}.") from error
 
 
-async def _follow(shelf: Shelf, glance: Glance, names: Sequence[str]) -> AsyncIterator[tuple[str, Any]]:
-    """The list of runs whenever it changes, and the records of some runs as they are written."""
-    shown: dict[str, Any] | None = None
-    offsets = dict.fromkeys(names, 0)
-    while True:
+async def _follow(shelf: Shelf, glance: Glance, followed: dict[str, int]) -> AsyncIterator[tuple[int, str, Any]]:
+    """The list of runs whenever it changes, and some runs' records, each from its byte on, as they are written."""
+    shown: Any = None
+    for number in itertools.count():
         seen = await glance.now()
-        if seen != shown:
-            shown = seen
-            yield "shelf", seen
-        for name, offset in offsets.items():
+        stable = [{k: v for k, v in run.items() if k != "age"} for run in seen["runs"]], seen["comparisons"]
+        if stable != shown:
+            shown = stable
+            yield number, "shelf", seen
+        for name, offset in followed.items():
             while True:
                 try:
-                    found, offsets[name] = await asyncio.to_thread(shelf.records, name, offset)
+                    found, end = await asyncio.to_thread(shelf.records, name, offset)
                 except OSError:
-                    break  # gone, or not readable for now
-                if not found:
+                    break  # not readable for now
+                if not found and end == offset:
                     break
-                yield "records", {"run": name, "records": found}
-                offset = offsets[name]
-        yield "beat", time.time()
+                followed[name] = offset = end
+                yield number, "records", {"run": name, "records": found, "offset": end}
+        yield number, "beat", time.time()
         await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -215,12 +230,16 @@ def _add_work(app: FastAPI, desk: Desk) -> None:
             raise HTTPException(429, str(error)) from error
 
     @app.get("/api/work/{name}")
-    async def news(name: str) -> StreamingResponse:
-        job = job_of(name)
+    async def news(name: str, request: Request) -> StreamingResponse:
+        job, last = job_of(name), request.headers.get("last-event-id", "")
+        first = int(last) + 1 if last.isascii() and last.isdigit() and len(last) < 10 else 0
 
-        async def told() -> AsyncIterator[tuple[str, Any]]:
-            async for each in job.news():
-                yield each["event"], each["value"]
+        async def told() -> AsyncIterator[tuple[int, str, Any]]:
+            try:
+                async for number, each in job.news(first):
+                    yield number, each["event"], each["value"]
+            finally:
+                desk.left(job)
 
         return _events(told())
 
@@ -241,16 +260,20 @@ def _add_errors(app: FastAPI) -> None:
     async def unreadable(request: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse({"error": "That request is not what this address wants."}, 422)
 
+    @app.exception_handler(OSError)
+    async def unreadable_place(request: Request, error: OSError) -> JSONResponse:
+        return JSONResponse({"error": "That cannot be read."}, 404)
+
     @app.exception_handler(ForbiddenPlaceError)
     async def forbidden(request: Request, error: ForbiddenPlaceError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 404)
 
 
-def _events(news: AsyncIterator[tuple[str, Any]]) -> StreamingResponse:
-    """Server-sent events, each with JSON as its data."""
+def _events(news: AsyncIterator[tuple[int, str, Any]]) -> StreamingResponse:
+    """Server-sent events, each with its number and JSON as its data."""
 
     async def lines() -> AsyncIterator[str]:
-        async for event, value in news:
-            yield f"event: {event}\ndata: {json.dumps(value)}\n\n"
+        async for number, event, value in news:
+            yield f"id: {number}\nevent: {event}\ndata: {json.dumps(value, allow_nan=False)}\n\n"
 
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"cache-control": "no-store"})

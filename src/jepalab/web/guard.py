@@ -18,7 +18,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-COOKIE = "jepalab"
+COOKIE = "jepalab-{}"  # a browser sends a host's cookies to all its ports: two labs must not take each other's
 MOST_BODY = 8 * 2**20
 READING = ("GET", "HEAD")
 POLICY = (
@@ -73,7 +73,7 @@ class Guard:
         try:
             self._check(scope)
             if self.token is not None and (where := self._brings_token(scope)) is not None:
-                await _redirect(answer, where, self.token)
+                await _redirect(answer, where, f"{self._cookie(scope)}={self.token}")
                 return
             await self.app(scope, _bounded(receive), answer)
         except _RefusedError as refused:
@@ -110,9 +110,14 @@ class Guard:
             cookie = SimpleCookie(headers.get("cookie", ""))
         except CookieError:
             cookie = SimpleCookie()
-        given = [cookie[COOKIE].value] if COOKIE in cookie else []
-        given += [value for name, value in _query(scope) if name == "token"]
+        name = self._cookie(scope)
+        given = [cookie[name].value] if name in cookie else []
+        given += [value for key, value in _query(scope) if key == "token"]
         return any(hmac.compare_digest(each.encode(), str(self.token).encode()) for each in given)
+
+    def _cookie(self, scope: Scope) -> str:
+        """The name of the cookie that holds the token of this server."""
+        return COOKIE.format(scope["server"][1])
 
     def _brings_token(self, scope: Scope) -> str | None:
         """The same address without the token, where the token came in the address."""
@@ -158,8 +163,9 @@ async def _say(send: Send, status: int, words: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _redirect(send: Send, where: str, token: str) -> None:
-    cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/"
-    headers = [(b"location", where.encode("latin-1", "ignore")), (b"set-cookie", cookie.encode())]
+async def _redirect(send: Send, where: str, cookie: str) -> None:
+    """Sends the caller on, with a cookie that no script can read."""
+    kept = f"{cookie}; HttpOnly; SameSite=Strict; Path=/"
+    headers = [(b"location", where.encode("latin-1", "ignore")), (b"set-cookie", kept.encode())]
     await send({"type": "http.response.start", "status": 303, "headers": [*headers, (b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ def main() -> int:
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def say(event: str, value: Any) -> None:
-        lines.write(json.dumps({"event": event, "value": _finite(value)}) + "\n")
-        lines.flush()
-
     for line in sys.stdin:
         asked = json.loads(line)
+
+        def say(event: str, value: Any, job: str = asked["job"]) -> None:
+            lines.write(json.dumps({"job": job, "event": event, "value": _finite(value)}) + "\n")
+            lines.flush()
+
         try:
-            say("done", work(asked, lambda value: say("progress", value)))
+            say("done", work(asked, partial(say, "progress")))
         except (Exception, SystemExit) as problem:  # noqa: BLE001 - the page gets a sentence, whatever it was
             traceback.print_exc(file=sys.stderr)
             say("failed", " ".join(str(problem).split())[:2_000] or type(problem).__name__)

@@ -2,7 +2,7 @@
 
 import { amount, el } from "./dom.js";
 
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => (Number.isFinite(share) ? `${Math.round(100 * share)} %` : "–");
 const KINDS = { "JEPA-style": "JEPA", generative: "generative" };
 const WEIGHTS = { error: "bad", warning: "warm", note: "" };
 
@@ -36,7 +36,7 @@ export function picture(found) {
 }
 
 function mixture(shares) {
-  const ranked = Object.entries(shares).sort(([, a], [, b]) => b - a);
+  const ranked = Object.entries(shares).filter(([, share]) => Number.isFinite(share)).sort(([, a], [, b]) => b - a);
   if (ranked.length < 2) return null;
   const bar = el("div.mixture", { role: "img", "aria-label": ranked.map(([name, share]) => `${name} ${percent(share)}`).join(", ") });
   for (const [name, share] of ranked) {

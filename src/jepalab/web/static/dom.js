@@ -1,4 +1,4 @@
-// Small things every page of the lab needs: elements, numbers, questions to the server, live streams.
+// Small things every page of the lab needs: elements, lists kept in place, numbers, questions to the server, streams.
 
 /** An element. `facts` sets attributes; a function is a listener ("onclick"), true an empty attribute, false or null
  *  none. Children are nodes or text; text is never markup. */
@@ -25,6 +25,33 @@ export function svg(tag, facts = {}, ...children) {
 
 export const $ = (selector, within = document) => within.querySelector(selector);
 
+/** Writes a text where it is another than before: what stays the same is not spoken again, and a selection stays. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+const residents = new WeakMap();
+
+/** Shows items in a place, an element each, in their order. An item that was there keeps its element, and so its
+ *  focus. `make(item)` gives { node, update(item), gone() }; update is called for every item, in the page. */
+export function keyed(place, items, keyOf, make) {
+  const before = residents.get(place) ?? new Map(), now = new Map(), focused = document.activeElement;
+  for (const item of items) now.set(keyOf(item), before.get(keyOf(item)) ?? make(item));
+  for (const [key, { node, gone }] of before) {
+    if (now.has(key)) continue;
+    gone?.();
+    node.remove();
+  }
+  let next = place.firstChild;
+  for (const { node } of now.values()) {
+    if (node === next) next = next.nextSibling;
+    else place.insertBefore(node, next);
+  }
+  if (focused !== document.activeElement && place.contains(focused)) focused.focus();
+  residents.set(place, now);
+  for (const item of items) now.get(keyOf(item)).update?.(item);
+}
+
 /** 12.3 M, 0.123, −0.5; a dash for nothing. */
 export function amount(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
@@ -42,6 +69,14 @@ export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
   if (seconds < 100) return `${Math.round(seconds)} s`;
   return seconds < 6000 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+/** Durations along an axis, in one unit: 0.5 s, 150 s, 12 min, 2.5 h. */
+export function durations(ticks) {
+  const most = Math.max(...ticks.map(Math.abs));
+  const [each, unit] = most <= 600 ? [1, "s"] : most < 6000 ? [60, "min"] : [3600, "h"];
+  const digits = unit === "s" ? (most < 10 ? 1 : 0) : 2;
+  return ticks.map((tick) => `${minus(String(Number((tick / each).toFixed(digits))))} ${unit}`);
 }
 
 /** JSON from the server; an Error with its sentence where it refuses. */
@@ -64,7 +99,7 @@ export async function work(task, given, { tell = () => {}, signal } = {}) {
     const stream = new EventSource(`/api/work/${job}`);
     const end = (settle, value) => { stream.close(); signal?.removeEventListener("abort", cancel); settle(value); };
     const cancel = () => {
-      fetch(`/api/work/${job}`, { method: "DELETE", headers: { "content-type": "application/json" } });
+      fetch(`/api/work/${job}`, { method: "DELETE", headers: { "content-type": "application/json" } }).catch(() => {});
       end(reject, new Error("Cancelled."));
     };
     if (signal?.aborted) return cancel();
@@ -76,6 +111,36 @@ export async function work(task, given, { tell = () => {}, signal } = {}) {
     stream.addEventListener("cancelled", () => end(reject, new Error("Cancelled.")));
     stream.onerror = () => { if (stream.readyState === EventSource.CLOSED) end(reject, new Error("The lab has ended.")); };
   });
+}
+
+/** A stream of news, closed while the page is hidden, as a browser holds only six connections to one server.
+ *  `address()` is asked at each opening; hears: { event name: (value) => … }; `say(words)` hears what is wrong with the
+ *  connection, and "" once it is well. Returns { open }, which opens it anew. */
+export function live(address, hears, say = () => {}) {
+  let stream = null, again = 0;
+  const close = () => {
+    clearTimeout(again);
+    stream?.close();
+    stream = null;
+  };
+  const open = () => {
+    close();
+    if (document.hidden) return;
+    stream = new EventSource(address());
+    for (const [name, hear] of Object.entries(hears))
+      stream.addEventListener(name, (event) => hear(JSON.parse(event.data)));
+    stream.onopen = () => say("");
+    stream.onerror = () => {
+      const isRefused = stream.readyState === EventSource.CLOSED;
+      close();
+      if (isRefused) return say("The lab no longer answers this page; load it again.");
+      say("The lab does not answer; trying again …");
+      again = setTimeout(open, 2000);
+    };
+  };
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  open();
+  return { open };
 }
 
 /** A button that starts work and becomes its cancel button while it runs, with a line that says how it goes.

@@ -1,6 +1,6 @@
 // The page /plan: which two runs are opened, out of those the lab shows.
 
-import { $, ask, el, work } from "./dom.js";
+import { $, ask, el, live, work } from "./dom.js";
 import { Ground } from "./plan-ground.js";
 
 const WORLDS = [ // recipes of world models
@@ -16,8 +16,8 @@ let runs = [], seed = 0, opening = null;
 
 /** The runs that may be world models, the newest first. */
 function worldsIn(all) {
-  const age = (run) => run.beat ?? Infinity;
-  return all.filter((run) => WORLDS.includes(run.recipe) && run.status !== "broken").sort((a, b) => age(a) - age(b));
+  const beat = (run) => run.beat ?? 0;
+  return all.filter((run) => WORLDS.includes(run.recipe) && run.status !== "broken").sort((a, b) => beat(b) - beat(a));
 }
 
 const signature = (these) => JSON.stringify(these.map((run) => [run.name, run.step, run.status]).sort());
@@ -107,4 +107,4 @@ $("#new-room").addEventListener("click", () => {
   open();
 });
 list((await ask("/api/runs")).runs);
-new EventSource("/api/live").addEventListener("shelf", (event) => list(JSON.parse(event.data).runs));
+live(() => "/api/live", { shelf: ({ runs: all }) => list(all) });

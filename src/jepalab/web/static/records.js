@@ -14,24 +14,29 @@ const METERS = {
   dead_dims: "collapse meter: dead dimensions",
 };
 
-/** The records of many runs as they come in. */
+/** The records of many runs as they come in. What is known of a run is kept, so that only what follows need be sent. */
 export class Records {
   constructor() {
     this.byRun = new Map();
   }
 
-  /** Takes what the server sent; a run that was rewound starts anew. */
-  add(run, records) {
-    let kept = this.byRun.get(run) ?? [];
-    for (const record of records) {
-      if (record.rewound) kept = [];
-      else kept.push(record);
-    }
+  /** Takes what the server sent; a run that was rewound starts anew. `offset` is the byte to go on from. */
+  add({ run, records, offset }) {
+    const isAnew = !this.byRun.has(run) || records.some((record) => record.rewound);
+    const kept = isAnew ? { records: [] } : this.byRun.get(run);
+    for (const record of records.slice(records.findLastIndex((each) => each.rewound) + 1)) kept.records.push(record);
+    kept.offset = offset;
     this.byRun.set(run, kept);
   }
 
   of(run) {
-    return this.byRun.get(run) ?? [];
+    return this.byRun.get(run)?.records ?? [];
+  }
+
+  /** The address of the stream that goes on from what is known of these runs. */
+  address(runs) {
+    const asked = runs.map((run) => `run=${encodeURIComponent(`${run}@${this.byRun.get(run)?.offset ?? 0}`)}`);
+    return `/api/live?${asked.join("&")}`;
   }
 
   /** Every quantity that these runs recorded: key to label, losses first. */
@@ -58,20 +63,24 @@ export class Records {
     return points.sort(([a], [b]) => a - b);
   }
 
-  /** The latest collapse meters of a run, and all of one of them. */
+  /** The latest collapse meters of a run. */
   meters(run) {
     return this.of(run).findLast((record) => record.meters && Object.keys(record.meters).length)?.meters ?? null;
   }
 }
 
+/** The sum that was trained; nothing where a weight is not known, as in older runs, or a term was not finite. */
 function total(record, weights) {
-  if (!record.loss) return undefined;
-  return Object.entries(record.loss).reduce((sum, [name, value]) => sum + (weights?.[name] ?? 1) * value, 0);
+  const terms = Object.entries(record.loss ?? {});
+  return terms.length ? terms.reduce((sum, [name, value]) => sum + product(weights?.[name], value), 0) : undefined;
 }
 
+const product = (a, b) => (Number.isFinite(a) && Number.isFinite(b) ? a * b : NaN);
+
+/** What a record has cost: steps, seconds, samples, or FLOPs with those before the first step. */
 function spent(record, entry, price) {
   if (price === "step") return record.step;
   if (price === "seconds") return record.seconds;
-  const each = price === "samples" ? entry.clips_per_batch : entry.flops_per_step;
-  return each ? record.step * each : undefined;
+  if (price === "samples") return entry.clips_per_batch ? record.step * entry.clips_per_batch : undefined;
+  return entry.flops_per_step ? (entry.prepare_flops ?? 0) + record.step * entry.flops_per_step : undefined;
 }

@@ -1,110 +1,153 @@
 // The list of runs and comparisons, live, and the curves of the chosen ones.
 
-import { $, amount, ask, duration, el, redraw } from "./dom.js";
-import { drawCurves, looks, swatch } from "./curves.js";
+import { $, amount, ask, duration, el, keyed, live, redraw, setText } from "./dom.js";
+import { drawCurves, drawSwatch, looks, swatch } from "./curves.js";
 import { PRICES, Records } from "./records.js";
 import { meterCard } from "./meters.js";
 
-const MOST_CHOSEN = 16;
+const MOST_CHOSEN = 16, FIRST_CHOSEN = 6, EACH_CAMP = 3;
 const records = new Records();
-const state = { shelf: { runs: [], comparisons: [] }, chosen: new Set(), touched: false, stream: null, alarm: null };
+const state = {
+  shelf: { runs: [], comparisons: [] }, at: 0, // since when the list is known, by performance.now()
+  chosen: new Set(), touched: false, quantity: "total", // what the reader wants, whether or not it is there yet
+  alarm: null,
+};
+let stream = null;
 const address = (page, name) => `/${page}?name=${encodeURIComponent(name)}`;
-const badge = (status) => el(`span.badge.${status}`, {}, status);
-const campBadge = (camp) => el(`span.camp.${camp}`, {}, camp);
+const byName = (item) => item.name;
 
 /** Opens the stream for the chosen runs; what they recorded so far comes first. */
 function follow() {
-  state.stream?.close();
-  records.byRun.clear();
-  const query = [...state.chosen].map((name) => `run=${encodeURIComponent(name)}`).join("&");
-  const stream = (state.stream = new EventSource(`/api/live?${query}`));
-  stream.addEventListener("shelf", (event) => {
-    state.shelf = JSON.parse(event.data);
-    choose();
-    list();
-    keyAndMeters();
-  });
-  stream.addEventListener("records", (event) => {
-    const { run, records: found } = JSON.parse(event.data);
-    records.add(run, found);
-    schedule();
-  });
-  stream.addEventListener("beat", () => { $("#live").textContent = words(); });
-  stream.onopen = () => records.byRun.clear();
-  stream.onerror = () => { $("#live").textContent = "The lab does not answer; trying again …"; };
+  if (stream) return stream.open();
+  stream = live(() => records.address([...state.chosen]), { shelf: take, records: grow, beat: ages }, connection);
+}
+
+/** The list of runs as it is now. */
+function take(shelf) {
+  Object.assign(state, { shelf, at: performance.now() });
+  setText($("#live"), words());
+  choose();
+  list();
+  schedule();
+}
+
+function grow(news) {
+  records.add(news);
+  schedule();
+}
+
+/** Says what is wrong with the connection, and takes back that the page is live. */
+function connection(trouble) {
+  setText($("#connection"), trouble);
+  $("#live").hidden = trouble !== "";
 }
 
 function words() {
   const { runs } = state.shelf;
-  const counts = Object.entries(Object.groupBy(runs, (run) => run.status)).map(([status, found]) => `${found.length} ${status}`);
-  return runs.length ? `Live: ${counts.join(", ")}.` : "Live.";
+  const groups = Object.entries(Object.groupBy(runs, (run) => run.status));
+  return runs.length ? `Live: ${groups.map(([status, found]) => `${found.length} ${status}`).join(", ")}.` : "Live.";
 }
 
 /** Until the reader chooses: the running runs, or else the latest of both camps. */
 function choose() {
   if (state.touched) return;
   const running = state.shelf.runs.filter((run) => run.status === "running");
-  const wanted = (running.length ? running : state.shelf.runs.filter((run) => run.status === "done")).slice(0, 6);
-  const names = new Set(wanted.map((run) => run.name));
+  const names = new Set((running.length ? some(running) : latest()).map(byName));
   if (names.size === state.chosen.size && [...names].every((name) => state.chosen.has(name))) return;
   state.chosen = names;
   follow();
 }
 
+const ofCamp = (runs, camp) => runs.filter((run) => run.camp === camp).slice(0, EACH_CAMP);
+const ofBoth = (runs) => [...ofCamp(runs, "JEPA"), ...ofCamp(runs, "generative")];
+
+/** At most six, of both camps where there are both; by name, so that the choice stays while they beat. */
+const some = (runs) => [...new Set([...ofBoth(runs), ...runs])].slice(0, FIRST_CHOSEN);
+
+/** The newest three of each camp that are done. */
+function latest() {
+  const done = state.shelf.runs.filter((run) => run.status === "done").sort((a, b) => (b.beat ?? 0) - (a.beat ?? 0));
+  const both = ofBoth(done);
+  return both.length ? both : done.slice(0, EACH_CAMP);
+}
+
 /** The reader's choice of one run. */
 function pick(name, isChosen) {
   state.touched = true;
-  if (isChosen && state.chosen.size >= MOST_CHOSEN) {
-    $("#curve-note").textContent = `At most ${MOST_CHOSEN} runs at once; take one out first.`;
-    list();
-    return;
-  }
-  $("#curve-note").textContent = "";
+  const isTooMany = isChosen && state.chosen.size >= MOST_CHOSEN;
+  setText($("#curve-note"), isTooMany ? `At most ${MOST_CHOSEN} runs at once; take one out first.` : "");
+  if (isTooMany) return list();
   if (isChosen) state.chosen.add(name);
   else state.chosen.delete(name);
   follow();
+  draw();
 }
 
 const chosenRuns = () => state.shelf.runs.filter((run) => state.chosen.has(run.name));
 
-let due = 0;
-function schedule() {
-  if (!due) due = requestAnimationFrame(() => { due = 0; curves(); keyAndMeters(); });
+function draw() {
+  curves();
+  keyAndMeters();
 }
 
-/** Keeps a select's options current without losing its choice. */
-function fill(select, options) {
+let due = 0;
+function schedule() {
+  if (!due) due = requestAnimationFrame(() => { due = 0; draw(); });
+}
+
+/** Keeps a select's options current, and chooses what is wanted as soon as it is among them. */
+function fill(select, options, wanted) {
   const known = [...select.options].map((option) => option.value).join();
-  if (known === Object.keys(options).join()) return;
-  const chosen = select.value;
-  select.replaceChildren(...Object.entries(options).map(([value, label]) => el("option", { value }, label)));
-  if (chosen in options) select.value = chosen;
+  if (known !== Object.keys(options).join())
+    select.replaceChildren(...Object.entries(options).map(([value, label]) => el("option", { value }, label)));
+  if (wanted in options && select.value !== wanted) select.value = wanted;
 }
 
 function curves() {
   const runs = chosenRuns();
-  fill($("#quantity"), records.quantities(runs.map((run) => run.name)));
+  fill($("#quantity"), records.quantities(runs.map(byName)), state.quantity);
   const quantity = $("#quantity").value || "total", price = $("#price").value;
   const lines = runs.map((run) => ({ name: run.name, camp: run.camp, points: records.points(run, quantity, price) }));
   const label = $("#quantity").selectedOptions[0]?.textContent ?? "";
   drawCurves($("#curves"), lines, { x: PRICES[price], y: label, log: $("#log").checked, seconds: price === "seconds" });
-  const without = lines.filter((line) => !line.points.length).length;
-  $("#curve-words").textContent =
-    (quantity === "total" || quantity.startsWith("loss/")
-      ? "Losses of different objectives are not comparable in height, only in shape: scores and meters are. "
-      : "") + (without ? `${without} of the chosen runs recorded nothing of this.` : "");
+  setText($("#curve-words"), remarks(quantity, lines.filter((line) => !line.points.length).length));
+}
+
+/** What to know of these curves. */
+function remarks(quantity, without) {
+  const isLoss = quantity === "total" || quantity.startsWith("loss/");
+  const lacks = quantity === "total" ? "no losses, or not the weights of their terms" : "nothing of this";
+  const heights = "Losses of different objectives are not comparable in height, only in shape: scores and meters are. ";
+  return (isLoss ? heights : "") + (without ? `${without} of the chosen runs recorded ${lacks}.` : "");
 }
 
 function keyAndMeters() {
   const runs = chosenRuns(), all = looks(runs);
-  $("#key").replaceChildren(
-    ...runs.map((run, i) => el("li", {}, swatch(all[i]), el("a", { href: address("run", run.name) }, run.name), " ", campBadge(run.camp))),
-  );
+  keyed($("#key"), runs.map((run, i) => ({ run, look: all[i] })), ({ run }) => run.name, keyEntry);
   const measured = runs.filter((run) => records.meters(run.name));
   $("#meters").hidden = !measured.length;
-  $("#meter-cards").replaceChildren(
-    ...measured.map((run) => meterCard(run, records.points(run, "meters/std", "step"), records.meters(run.name), state.alarm)),
-  );
+  keyed($("#meter-cards"), measured.map(meterItem), ({ run }) => run.name, meterCard);
+}
+
+const meterItem = (run) => {
+  const spread = records.points(run, "meters/std", "step");
+  return { run, spread, meters: records.meters(run.name), alarm: state.alarm };
+};
+
+function keyEntry({ run }) {
+  const canvas = swatch(), camp = el("span");
+  const node = el("li", {}, canvas, el("a", { href: address("run", run.name) }, run.name), " ", camp);
+  const update = ({ run: { camp: name }, look }) => {
+    drawSwatch(canvas, look);
+    mark(camp, `camp ${name}`, name);
+  };
+  return { node, update };
+}
+
+/** A word and the style that goes with it. */
+function mark(node, style, word) {
+  node.className = style;
+  setText(node, word);
 }
 
 function list() {
@@ -116,46 +159,93 @@ function list() {
   $("#nothing").hidden = runs.length + comparisons.length > 0;
   $("#with-runs").hidden = !runs.length;
   $("#with-comparisons").hidden = !comparisons.length;
-  $("#comparisons").replaceChildren(...comparisons.map(comparisonCard));
-  const focused = document.activeElement?.dataset?.run;
-  $("#rows").replaceChildren(...shown.map(row));
-  if (focused) $(`#rows input[data-run="${CSS.escape(focused)}"]`)?.focus();
-  $("#count").textContent = shown.length === runs.length ? `${runs.length} runs` : `${shown.length} of ${runs.length} runs`;
+  keyed($("#comparisons"), comparisons, byName, comparisonCard);
+  keyed($("#rows"), shown, byName, row);
+  setText($("#count"), shown.length === runs.length ? `${runs.length} runs` : `${shown.length} of ${runs.length} runs`);
 }
 
-function row(run) {
+/** Whether it matters when a run was last heard of. */
+const isAwaited = (run) => run.status === "running" || run.status === "lost";
+
+/** When the run was last heard of: its age as the list had it, and the time since then. */
+function lastSign(run) {
+  if (!isAwaited(run)) return "";
+  if (!Number.isFinite(run.age)) return "never";
+  return `${duration(run.age + (performance.now() - state.at) / 1000)} ago`;
+}
+
+/** Lets the last signs of life grow old. */
+function ages() {
+  for (const run of state.shelf.runs.filter(isAwaited)) {
+    const cell = $(`#rows [data-age="${CSS.escape(run.name)}"]`);
+    if (cell) setText(cell, lastSign(run));
+  }
+}
+
+function row({ name }) {
   const box = el("input", {
-    type: "checkbox", checked: state.chosen.has(run.name), "data-run": run.name, "aria-label": `Draw ${run.name}`,
-    onchange: (event) => pick(run.name, event.target.checked),
+    type: "checkbox", "data-run": name, "aria-label": `Draw ${name}`,
+    onchange: (event) => pick(name, event.target.checked),
   });
-  const far = run.steps
-    ? [el("progress", { max: run.steps, value: run.step, "aria-label": `Progress of ${run.name}` }), ` ${amount(run.step)} / ${amount(run.steps)}`]
-    : "–";
-  const beat = run.status === "running" || run.status === "lost" ? (run.beat === null ? "never" : `${duration(Math.max(0, Date.now() / 1000 - run.beat))} ago`) : "";
-  return el("tr", {},
+  const error = el("small.error"), camp = el("span"), objective = el("td.wide-only"), status = el("span");
+  const bar = el("progress", { "aria-label": `Progress of ${name}` }), far = el("span");
+  const age = el("td.number.wide-only", { "data-age": name });
+  const node = el("tr", {},
     el("td", {}, box),
-    el("td.name", {}, el("a", { href: address("run", run.name) }, run.name), run.error ? el("small.error", {}, run.error) : null),
-    el("td", {}, campBadge(run.camp)),
-    el("td.wide-only", {}, run.objective || "–"),
-    el("td", {}, badge(run.status)),
-    el("td.wide-only", {}, far),
-    el("td.number.wide-only", {}, beat));
+    el("td.name", {}, el("a", { href: address("run", name) }, name), error),
+    el("td", {}, camp),
+    objective,
+    el("td", {}, status),
+    el("td.wide-only", {}, bar, far),
+    age);
+  const update = (run) => {
+    box.checked = state.chosen.has(name);
+    setText(error, run.error);
+    error.hidden = !run.error;
+    mark(camp, `camp ${run.camp}`, run.camp);
+    setText(objective, run.objective || "–");
+    mark(status, `badge ${run.status}`, run.status);
+    bar.hidden = !run.steps;
+    if (run.steps) Object.assign(bar, { max: run.steps, value: run.step });
+    setText(far, run.steps ? ` ${amount(run.step)} / ${amount(run.steps)}` : "–");
+    setText(age, lastSign(run));
+  };
+  return { node, update };
 }
 
-function comparisonCard(found) {
-  const title = found.question || found.name;
-  return el("li.card", {},
-    el("h3", {}, el("a", { href: address("comparison", found.name) }, title)),
-    el("p.small", {}, badge(found.status), ` ${found.name}, ${found.num_cells} cells`),
-    found.answer ? el("p.answer", {}, found.answer) : null,
-    found.error ? el("p.state.bad", {}, found.error) : null);
+function comparisonCard({ name }) {
+  const link = el("a", { href: address("comparison", name) }), status = el("span"), size = el("span");
+  const answer = el("p.answer"), error = el("p.state.bad");
+  const node = el("li.card", {}, el("h3", {}, link), el("p.small", {}, status, size), answer, error);
+  const update = (found) => {
+    setText(link, found.question || name);
+    mark(status, `badge ${found.status}`, found.status);
+    setText(size, ` ${name}, ${found.num_cells} cells`);
+    for (const [part, text] of [[answer, found.answer], [error, found.error]]) {
+      setText(part, text);
+      part.hidden = !text;
+    }
+  };
+  return { node, update };
 }
 
-for (const id of ["#quantity", "#price", "#log"]) $(id).addEventListener("change", curves);
+$("#quantity").addEventListener("change", (event) => { state.quantity = event.target.value; curves(); });
+for (const id of ["#price", "#log"]) $(id).addEventListener("change", curves);
 for (const id of ["#search", "#status"]) $(id).addEventListener("input", list);
-$("#none").addEventListener("click", () => { state.touched = true; state.chosen.clear(); follow(); curves(); list(); });
-fill($("#price"), PRICES);
-state.alarm = await ask("/api/alarm");
+$("#none").addEventListener("click", () => {
+  state.touched = true;
+  state.chosen.clear();
+  setText($("#curve-note"), "");
+  follow();
+  draw();
+  list();
+});
+fill($("#price"), PRICES, "step");
+try {
+  state.alarm = await ask("/api/alarm");
+} catch (error) {
+  connection(error.message);
+}
 follow();
-redraw(() => { curves(); keyAndMeters(); });
+redraw(draw);
 document.body.dataset.ready = "true";

@@ -1,6 +1,6 @@
 // Bring a step: choose a shipped training step, or paste one where that is allowed, and see its audit.
 
-import { $, el, work, workButton } from "./dom.js";
+import { $, el, setText, work, workButton } from "./dom.js";
 import { auditView } from "./audit_view.js";
 
 const GROUPS = {
@@ -33,22 +33,26 @@ async function examine(step) {
   const mine = (stop = new AbortController());
   chosen = step.name;
   for (const button of document.querySelectorAll("#steps button")) button.ariaPressed = String(button.dataset.step === chosen);
-  const line = el("p.state", { role: "status" }, `Running ${step.name} under the audit …`);
-  $("#answer").replaceChildren(line);
+  say(`Running ${step.name} under the audit …`);
+  $("#answer").replaceChildren();
   const given = { [step.kind === "objective" ? "objective" : "step"]: step.name, confirm: $("#confirm").checked };
   try {
     show(await work("audit", given, { signal: mine.signal }));
     history.replaceState(null, "", `?step=${encodeURIComponent(step.name)}`);
   } catch (error) {
-    if (mine === stop) {
-      line.textContent = error.message;
-      line.classList.add("bad");
-    }
+    if (mine === stop) say(error.message, true);
   }
+}
+
+/** One line on how the audit goes; it alone is spoken, not the whole audit. */
+function say(words, isBad = false) {
+  setText($("#said"), words);
+  $("#said").classList.toggle("bad", isBad);
 }
 
 function show(found) {
   $("#answer").replaceChildren(...auditView(found));
+  say(`Audit of ${found.title} is ready.`);
   $("#answer h2").focus({ preventScroll: true });
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   $("#answer").scrollIntoView({ behavior: isCalm ? "auto" : "smooth", block: "start" });
