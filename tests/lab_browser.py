@@ -38,7 +38,8 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PAT
 def serving(root: Path, *words: str) -> Iterator[str]:
     """The address of `jepalab lab` over this folder, without a slash at its end; with the token where there is one."""
     command = [sys.executable, "-m", "jepalab", "lab", str(root), "--port", "0", "--no-browse", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"CI": "1"}) as process:
+    settings = {"CI": "1", "JEPALAB_CACHE": str(root.parent / "cache")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | settings) as process:
         assert process.stdout
         try:
             line = process.stdout.readline()

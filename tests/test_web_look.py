@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import math
 import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -32,7 +34,8 @@ from jepalab.types import Subject
 from jepalab.web import looking_pictures
 from jepalab.web.looking import open_run
 from jepalab.web.looking_arguments import as_rgb
-from jepalab.web.looking_clips import Clips
+from jepalab.web.looking_clips import Clips, load_moving
+from jepalab.web.reading_places import WRITTEN
 from jepalab.web.worker import work
 
 SMALL = ["--width", "24", "--depth", "2", "--num-heads", "2", "--head-width", "16", "--head-depth", "1"]
@@ -43,7 +46,7 @@ def lay_out_runs(root: Path) -> None:
     """A folder of runs as a user has it: of pictures, of clips to expect, and cells of two comparisons."""
     pictures = [
         "--data",
-        str(draw_pictures(root / "data")),
+        str(draw_pictures(root / "runs/data")),
         "--size",
         str(SIDE),
         "--cache",
@@ -112,6 +115,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("look")
     lay_out_runs(place)
     return place / "runs"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def usual_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Decoded pictures go here, whatever a run says; no folder of data is named."""
+    place = tmp_path_factory.mktemp("usual") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JEPALAB_CACHE", str(place))
+        patch.delenv("JEPALAB_DATA", raising=False)
+        yield place
 
 
 @pytest.fixture(scope="session")
@@ -347,7 +360,10 @@ def test_a_cell_that_cannot_be_made_again_says_why(
         open_run(tmp_path, CELL)
 
 
-def test_weights_that_are_not_its_own_are_not_opened(root: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_its_own_are_not_opened(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JEPALAB_DATA", str(root / "data"))
     shutil.copytree(root / "mae", tmp_path / "mae")
     last = RunFolder(tmp_path / "mae").latest()
     assert last
@@ -412,3 +428,212 @@ GOOD = base64.b64encode(bytes(SIDE * SIDE * 3)).decode()
 def test_what_a_page_should_not_send_is_refused(task: str, arguments: dict[str, Any], message: str, root: Path) -> None:
     with pytest.raises(ValueError, match=message):
         ask(root, task, **arguments)
+
+
+def files_below(folder: Path) -> dict[str, int]:
+    """Everything that lies there, with the time it was last changed."""
+    return {str(place): place.lstat().st_mtime_ns for place in folder.rglob("*")}
+
+
+def put_words(folder: Path, *, recipe: str = "", words: list[str] | None = None, command: str = "") -> Path:
+    """A run folder that says these words, with weights that fit nothing."""
+    said = {"command": command, "fingerprint": "0", "seed": 0} if command else {"recipe": recipe, "words": words}
+    (folder / "checkpoints/step-000001").mkdir(parents=True)
+    (folder / "checkpoints/step-000001/model.safetensors").write_bytes(b"nothing of the kind")
+    write_json(folder / "run.json", said)
+    return folder
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with runs from elsewhere, beside pictures that are nobody's business and a cache that is not ours."""
+    draw_pictures(tmp_path / "private")
+    (tmp_path / "private/labels.csv").write_text("file,label\ndisc/0.png,a\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/work.partial-1").write_text("somebody is at it")
+    (tmp_path / "here/pictures").mkdir(parents=True)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "train ijepa --data {private} --cache {elsewhere}",
+        "train ijepa --data={private} --cache={elsewhere}",
+        "train ijepa --data ../private --cache {elsewhere}",
+        "train ijepa --data pictures/../../private",
+        "train mae --data pictures --labels {private}/labels.csv",
+        "train vicreg-jepa --thing {private}",
+        "train vicreg-jepa --thing ../private",
+        "train vicreg-jepa --background={private} --coherence image",
+        "train vjepa --data {private}",
+        "train vjepa --objects {private} --cache {elsewhere}",
+        "train series-jepa --data {private} --cache {elsewhere}",
+        "train vicreg-world --data {private}",
+        "compare distractor --preset demo --thing {private}",
+        "compare images --data {private} --cache {elsewhere} --out {elsewhere}",
+        "compare images --data={private} --cache={elsewhere} --publish={elsewhere}",
+        "compare video --data {private} --cache={elsewhere}",
+        "compare sensors --data {private} --cache={elsewhere}",
+        "compare pusht --data {private}",
+    ],
+)
+def test_words_from_elsewhere_read_nothing_and_write_nothing(said: str, stranger: Path) -> None:
+    filled = said.format(private=stranger / "private", elsewhere=stranger / "elsewhere")
+    command, name, *words = filled.split()
+    known = find_recipes() if command == "train" else find_experiments()
+    assert name in known
+    if command == "train":
+        put_words(stranger / "runs/sent", recipe=name, words=words)
+        run = "sent"
+    else:
+        run = "sent/cells/pictures/G1/seed-0"
+        put_words(stranger / "runs" / run, command=f"jepalab {filled}")
+    before = files_below(stranger)
+    with pytest.raises(ValueError, match=r"wants to read .*private.* JEPALAB_DATA="):
+        open_run(stranger / "runs", run)
+    assert files_below(stranger) == before
+
+
+@pytest.mark.parametrize("flag", ["--tyro-write-completion", "--tyro_write_completion", "--tyro-print-completion"])
+def test_words_do_not_make_the_parser_write(flag: str, stranger: Path) -> None:
+    put_words(stranger / "runs/sent", recipe="ijepa", words=[flag, "bash", str(stranger / "elsewhere/script")])
+    before = files_below(stranger)
+    with pytest.raises(ValueError, match="something other than a run"):
+        open_run(stranger / "runs", "sent")
+    assert files_below(stranger) == before
+
+
+def test_links_in_data_below_the_root_lead_nowhere(stranger: Path) -> None:
+    draw_pictures(stranger / "runs/sent/data")
+    put_words(stranger / "runs/sent", recipe="ijepa", words=["--data", str(stranger / "runs/sent/data")])
+    (stranger / "runs/sent/data/zebra").symlink_to(stranger / "private")
+    with pytest.raises(ValueError, match="zebra is a link to elsewhere"):
+        open_run(stranger / "runs", "sent")
+
+
+def test_a_folder_of_data_that_is_a_link_is_where_it_leads(stranger: Path) -> None:
+    put_words(stranger / "runs/sent", recipe="ijepa", words=["--data", str(stranger / "runs/data")])
+    (stranger / "runs/data").symlink_to(stranger / "private")
+    with pytest.raises(ValueError, match=r"wants to read .*private"):
+        open_run(stranger / "runs", "sent")
+
+
+def test_ones_own_data_opens_and_the_cache_is_the_usual_one(
+    root: Path, stranger: Path, usual_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = stranger / "elsewhere"
+    shutil.copytree(root / "mae", stranger / "runs/mae")
+    before = files_below(elsewhere)
+
+    def say(data: str) -> None:
+        file = stranger / "runs/mae/run.json"
+        known = json.loads(file.read_text())
+        at = known["words"].index("--data") + 1
+        places = ["--cache", str(elsewhere), f"--cache={elsewhere}", "--out", str(elsewhere)]
+        words = [*known["words"][:at], data, *known["words"][at + 1 :], *places]
+        file.write_text(json.dumps(known | {"words": words}))
+        weights = RunFolder(stranger / "runs/mae").latest()
+        assert weights
+        (weights.path / "model.safetensors").touch()
+
+    shutil.copytree(root / "data", stranger / "here/data")
+    say("data")
+    opened = open_run(stranger / "runs", "mae")
+    assert usual_cache.exists()
+    shutil.copytree(root / "data", stranger / "mine")
+    say(str(stranger / "mine"))
+    with pytest.raises(ValueError, match=rf"JEPALAB_DATA={stranger}/mine to allow"):
+        open_run(stranger / "runs", "mae")
+    monkeypatch.setenv("JEPALAB_DATA", str(stranger / "mine"))
+    assert open_run(stranger / "runs", "mae") is not opened
+    assert files_below(elsewhere) == before
+
+
+def test_every_setting_that_is_a_place_is_known_to_be_read_or_written() -> None:
+    read = {"data", "labels", "objects", "background"}
+    for name, function in [*find_recipes().items(), *find_experiments().items()]:
+        found = set(paths_in(inspect.signature(function, eval_str=True)))
+        assert found <= read | WRITTEN, f"{name} has another place: say in WRITTEN if something is written there"
+
+
+def paths_in(signature: inspect.Signature) -> Iterator[str]:
+    for key, parameter in signature.parameters.items():
+        yield from paths_of(key, parameter.annotation)
+
+
+def paths_of(key: str, annotation: Any) -> Iterator[str]:
+    """Names of settings that hold a path, through dataclasses, unions and what annotates."""
+    if annotation is Path:
+        yield key
+    if is_dataclass(annotation):
+        for name, hint in get_type_hints(annotation).items():
+            yield from paths_of(name, hint)
+    for part in get_args(annotation):
+        yield from paths_of(key, part)
+
+
+@pytest.mark.parametrize(
+    "linked", ["checkpoints", "checkpoints/step-000001", "checkpoints/step-000001/model.safetensors"]
+)
+def test_weights_behind_a_link_are_not_opened(linked: str, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "expecting", tmp_path / "runs/sent")
+    (tmp_path / "runs/sent" / linked).rename(tmp_path / "outside")
+    (tmp_path / "runs/sent" / linked).symlink_to(tmp_path / "outside")
+    with pytest.raises(ValueError, match="through a link"):
+        open_run(tmp_path / "runs", "sent")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["../../../outside"], "no path below"),
+        (["/outside"], "does not say by name|has lost"),
+        ([""], "does not say by name"),
+        (["a/b"], "does not say by name"),
+        (["a\0b"], "no path below"),
+        (["n" * 300], "name too long|cannot be read"),
+        ([7], "does not say by name"),
+        ([], "does not say by name"),
+        ("student", "does not say by name"),
+    ],
+)
+def test_encoders_of_odd_names_are_not_loaded(names: Any, message: str, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / CELL, tmp_path / "runs/sent")
+    encoders = tmp_path / "runs/sent/encoders"
+    shutil.copytree(encoders / json.loads((encoders / "names.json").read_text())["names"][0], tmp_path / "outside")
+    assert load_moving(tmp_path / "runs", "sent")
+    (encoders / "names.json").write_text(json.dumps({"names": names}))
+    with pytest.raises(ValueError, match=message):
+        load_moving(tmp_path / "runs", "sent")
+
+
+@pytest.mark.parametrize("facts", [{"encoder": ["ConvEncoder"]}, {"encoder": "Path"}, {"arguments": {"dim": "x"}}])
+def test_a_damaged_encoder_is_told_without_its_place(facts: dict[str, Any], root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / CELL, tmp_path / "sent")
+    file = next((tmp_path / "sent/encoders").glob("*/config.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+    with pytest.raises(ValueError, match="sent") as refused:
+        load_moving(tmp_path, "sent")
+    assert str(tmp_path) not in str(refused.value)
+
+
+@pytest.mark.parametrize("linked", ["", "names.json", "student", "student/config.json", "student/model.safetensors"])
+def test_encoders_behind_a_link_are_not_loaded(linked: str, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / CELL, tmp_path / "runs/sent")
+    encoders = tmp_path / "runs/sent/encoders"
+    name = json.loads((encoders / "names.json").read_text())["names"][0]
+    at = encoders / linked.replace("student", name)
+    at.rename(tmp_path / "outside")
+    at.symlink_to(tmp_path / "outside")
+    with pytest.raises(ValueError, match="through a link"):
+        load_moving(tmp_path / "runs", "sent")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "b" * 600, "a\0b", "\ud800", "a/" * 200 + "a", "mae/run.json", "mae/.."])
+def test_odd_names_of_folders_are_refused_in_words(name: str, root: Path) -> None:
+    for ask_for in (open_run, load_moving):
+        with pytest.raises(ValueError, match=r"\w"):
+            ask_for(root, name)

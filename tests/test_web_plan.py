@@ -225,9 +225,9 @@ def test_runs_that_cannot_act_here_are_refused(tmp_path: Path) -> None:
     (tmp_path / "damaged/checkpoints/step-000000/model.safetensors").write_bytes(b"nothing of the kind")
     for name, sentence in {
         "young": "has no checkpoint yet",
-        "other-words": "words that its recipe does not understand today",
-        "other-weights": "does not fit the network",
-        "damaged": "does not fit the network that its command makes today, or is damaged",
+        "other-words": "does not understand today the words",
+        "other-weights": "do not fit the network",
+        "damaged": "do not fit the network that its command makes today, or are damaged",
         "unknown": "by the recipe 'fax-world'",
     }.items():
         with pytest.raises(ValueError, match=sentence) as refused:
@@ -269,17 +269,51 @@ def test_models_of_stored_episodes_are_sent_elsewhere(tmp_path: Path) -> None:
         ask(tmp_path, what="open", runs=["run"])
 
 
+def test_words_from_elsewhere_read_no_episodes_and_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JEPALAB_DATA", raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["collect", "two-rooms", "--episodes", "12", "--out", str(tmp_path / "private")]) == 0
+    runs, private = tmp_path / "runs", str(tmp_path / "private")
+    untrained(runs / "absolute", "--data", private, objective=nn.Linear(1, 1))
+    untrained(runs / "climbing", "--data=../private", objective=nn.Linear(1, 1))
+    untrained(runs / "through-link", "--data", str(runs / "data"), objective=nn.Linear(1, 1))
+    untrained(runs / "parser", objective=nn.Linear(1, 1))
+    written = ["--tyro-write-completion", "bash", str(tmp_path / "here/script")]
+    RunFolder(runs / "parser").describe(words=written)
+    (runs / "data").symlink_to(private)
+    before = {str(place): place.lstat().st_mtime_ns for place in tmp_path.rglob("*")}
+    for name in ("absolute", "climbing", "through-link", "parser"):
+        with pytest.raises(ValueError, match=r"JEPALAB_DATA=|something other than a run"):
+            ask(runs, what="open", runs=[name])
+    assert {str(place): place.lstat().st_mtime_ns for place in tmp_path.rglob("*")} == before
+    monkeypatch.setenv("JEPALAB_DATA", private)
+    with pytest.raises(ValueError, match="do not fit the network"):  # now it is made
+        ask(runs, what="open", runs=["absolute"])
+
+
+def test_weights_behind_a_link_and_odd_names_are_refused(tmp_path: Path) -> None:
+    untrained(tmp_path / "runs/sent", objective=nn.Linear(1, 1))
+    (tmp_path / "runs/sent/checkpoints").rename(tmp_path / "outside")
+    (tmp_path / "runs/sent/checkpoints").symlink_to(tmp_path / "outside")
+    for name, sentence in {"sent": "through a link", "n" * 90: "There is no run", "n" * 300: "cannot be read"}.items():
+        with pytest.raises(ValueError, match=sentence):
+            ask(tmp_path / "runs", what="open", runs=[name])
+
+
 def test_a_go_that_is_cancelled_leaves_the_next_one_whole(pair: Path) -> None:
     async def cancel_and_go() -> tuple[list[str], dict[str, Any]]:
         desk = Desk(pair, deadline=120.0)
         try:
             far = {"what": "go", "runs": ["vicreg-world"], "start": [48.0, 26.0], "goal": [10.0, 10.0], "steps": 400}
             first = await desk.start("plan", far)
-            async for news in first.news():
+            async for _, news in first.news():
                 if news["event"] == "progress" and "agent" in news["value"]:
                     await desk.cancel(first)
             again = await desk.start("plan", {**far, "steps": 2})
-            async for news in again.news():
+            async for _, news in again.news():
                 last = news
             return [each["event"] for each in first.said], last
         finally:

@@ -14,13 +14,15 @@ from jepalab.backbones.pca import PixelPCA
 from jepalab.data.moving import MovingObject
 from jepalab.data.sprites import Split
 from jepalab.dist import seeded
-from jepalab.hub.runs import find_encoders, load
+from jepalab.hub.encoders import CONFIG, WEIGHTS, load_encoder
+from jepalab.hub.runs import FOLDER, NAMES
 from jepalab.instruments.features import features
 from jepalab.instruments.state import state
 from jepalab.objectives.untrained import Untrained
 from jepalab.recipes.bench import DIM, SIZE
 from jepalab.types import Batch, Encoder, Subject
-from jepalab.web.places import inside
+from jepalab.web.opening_runs import below, in_words
+from jepalab.web.shelf import read_json
 
 NUM_CLIPS: dict[Split, int] = {"train": 256, "validation": 96, "test": 160}  # few, since a dial is to answer soon
 NUM_FITTED = 128  # clips that the floor of principal components is fitted to
@@ -79,24 +81,39 @@ class Clips:
 def load_moving(root: Path, name: str) -> Encoder:
     """The first saved encoder of the run that the page calls `name`, if it reads grey frames of a moving object.
 
-    ValueError where it is none of those.
+    ValueError where it is none of those, or lies elsewhere.
     """
-    folder = inside(root, name)
-    saved = find_encoders(folder)
-    if not saved:
-        raise ValueError(f"{name} holds no saved encoder; they are written when training ends.")
-    weights = next(iter(saved.values())) / "model.safetensors"
-    if not weights.is_file():
-        raise ValueError(f"The saved encoder of {name} has lost its weights.")
-    key = (str(folder), weights.stat().st_mtime_ns)
-    if key not in _LOADED:
-        encoder = load(folder)
-        _check_reads_frames(encoder, name)
-        _LOADED[key] = encoder
-        while len(_LOADED) > MOST_LOADED:
-            _LOADED.popitem(last=False)
+    with in_words(name):
+        folder = _first_encoder(root, name)
+        key = (str(folder), (folder / WEIGHTS).stat().st_mtime_ns)
+        if key not in _LOADED:
+            try:
+                encoder = load_encoder(folder)
+            except ValueError as problem:  # is told without its place on this machine
+                raise ValueError(str(problem).replace(str(folder), f"{name}/{FOLDER}/{folder.name}")) from problem
+            except (TypeError, ArithmeticError, LookupError, AttributeError, AssertionError, RuntimeError) as problem:
+                raise ValueError(f"The saved encoder of {name} is damaged; train it again.") from problem
+            _check_reads_frames(encoder, name)
+            _LOADED[key] = encoder
+            while len(_LOADED) > MOST_LOADED:
+                _LOADED.popitem(last=False)
     _LOADED.move_to_end(key)
     return _LOADED[key]
+
+
+def _first_encoder(root: Path, name: str) -> Path:
+    """The folder of the encoder that the run reports first; it and its files lie in the run's own folder."""
+    listing = below(root, name, FOLDER, NAMES)
+    if not listing.is_file():
+        raise ValueError(f"{name[:80]} holds no saved encoder; they are written when training ends.")
+    names = read_json(listing).get("names")
+    first = names[0] if isinstance(names, list) and names else None
+    if not isinstance(first, str) or below(root, name, FOLDER, first).parent != listing.parent:
+        raise ValueError(f"{name} does not say by name which encoders it holds; train it again.")
+    for file in (CONFIG, WEIGHTS):
+        if not below(root, name, FOLDER, first, file).is_file():
+            raise ValueError(f"The saved encoder of {name} has lost its {file}.")
+    return listing.parent / first
 
 
 def preview(stream: MovingObject, num_frames: int) -> Batch:

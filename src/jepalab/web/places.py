@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 MOST_CHARACTERS = 500
@@ -18,7 +19,8 @@ def inside(root: Path, name: str) -> Path:
     """
     parts = PurePosixPath(name).parts
     is_odd = len(name) > MOST_CHARACTERS or any(ord(letter) < 32 or letter == "\\" for letter in name)
-    if is_odd or name.startswith(("/", "~")) or any(part in ("..", ".") or ":" in part for part in parts):
+    is_odd |= any(part in ("..", ".") or ":" in part or len(os.fsencode(part)) > 255 for part in parts)
+    if is_odd or name.startswith(("/", "~")):
         raise ForbiddenPlaceError("That is no path below the folder of runs.")
     place = root
     for part in parts:

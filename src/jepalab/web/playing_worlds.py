@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 
 from jepalab.data.trajectories import TrajectoryStream
@@ -17,18 +16,16 @@ from jepalab.envs.two_rooms import RoomState, TwoRooms
 from jepalab.instruments.imagining import Looks, WorldSubject, world_subject
 from jepalab.instruments.plan_films import Draws
 from jepalab.instruments.probes import Ridge
-from jepalab.planning import open_world
 from jepalab.recipes.world_bench import Walks
 from jepalab.recipes.world_grounds import Ground, rooms_ground
-from jepalab.records import RunFolder
 from jepalab.types import Objective, WorldModel
-from jepalab.web.places import inside
+from jepalab.web.opening_runs import open_below, weights_of
 from jepalab.web.shelf import camp_of
 
 MOST_KEPT = 4
 AT_ONCE = 128  # frames that are encoded together
 SHARE = 0.15  # of the clips that the instruments of world models read: enough for a probe of two numbers
-_KEPT: OrderedDict[tuple[str, str, int], World] = OrderedDict()
+_KEPT: OrderedDict[tuple[str, int], World] = OrderedDict()
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,32 +95,27 @@ def world_of(root: Path, name: str) -> World:
     Raises:
         ValueError: there is none that could act in simulated rooms; says why.
     """
-    folder = inside(root, name)
-    if not (folder / "run.json").is_file():
-        raise ValueError(f"There is no run {name[:80]!r} below the folder that this lab shows.")
-    last = RunFolder(folder).latest()
-    if last is None:
-        raise ValueError(f"{name} has no checkpoint yet; wait for its first one, or train it to the end.")
-    key = (str(folder), last.path.name, last.path.stat().st_mtime_ns)
-    if key not in _KEPT:
-        _KEPT[key] = _open(folder, name, last.step)
+    weights = weights_of(root, name)
+    if weights.key not in _KEPT:
+        _KEPT[weights.key] = _open(root, name, weights.step)
         while len(_KEPT) > MOST_KEPT:
             _KEPT.popitem(last=False)
-    _KEPT.move_to_end(key)
-    return _KEPT[key]
+    _KEPT.move_to_end(weights.key)
+    return _KEPT[weights.key]
 
 
-def _open(folder: Path, name: str, step: int) -> World:
-    stream, model = _read(folder, name)
+def _open(root: Path, name: str, step: int) -> World:
+    run, _ = open_below(root, name)
+    model: object = run.objective
+    stream: object = run.stream
+    if not isinstance(model, WorldModel) or not isinstance(stream, TrajectoryStream):
+        raise ValueError(f"{name} holds {type(model).__name__}, which does not imagine; plan with a world model.")
     walks = stream.recorded["test"]
     if not isinstance(walks, Walks):
         raise ValueError(
             f"{name} learned from stored episodes, and this page plays in the simulated Two Rooms; let it act in its "
             f"own world with `jepalab plan`."
         )
-    objective: object = model
-    assert isinstance(objective, Objective), "a run trains objectives"
-    objective.requires_grad_(False)
     subject = world_subject(model, walks.rooms, stream, share=SHARE)
     probe = subject.probe()
     ahead, off_ahead = _off_ahead(subject, probe)
@@ -132,7 +124,7 @@ def _open(folder: Path, name: str, step: int) -> World:
         name=name,
         step=step,
         model=model,
-        objective=objective,
+        objective=run.objective,
         ground=rooms_ground(walks.rooms),
         env=walks.rooms,
         probe=probe,
@@ -141,22 +133,6 @@ def _open(folder: Path, name: str, step: int) -> World:
         ahead=ahead,
         off_ahead=off_ahead,
     )
-
-
-def _read(folder: Path, name: str) -> tuple[TrajectoryStream, WorldModel]:
-    """`open_world`, whose refusals name the run as the page does, not its place on this machine."""
-    try:
-        return open_world(folder)
-    except ValueError as problem:
-        raise ValueError(str(problem).replace(str(folder), name)) from problem
-    except SystemExit as ended:  # the command line's parser leaves so
-        raise ValueError(
-            f"{name} was trained with words that its recipe does not understand today; train it again."
-        ) from ended
-    except (KeyError, TypeError, RuntimeError, SafetensorError) as problem:
-        raise ValueError(
-            f"{name} does not fit the network that its command makes today, or is damaged; train it again."
-        ) from problem
 
 
 @torch.no_grad()
