@@ -87,6 +87,7 @@ def put(name: str, value: object, kind: str = "question") -> Callable[[dict[str,
         (put("by", "policy", "scope"), "'policy' is none of"),
         (gone("command", "scope"), "in scope"),
         (put("scope", "maybe", "scope"), "in or out"),
+        (put("needs", "jepalab tune images", "scope"), "jepalab tune images comes first"),
         (gone("back", "card"), "back"),
         (lambda raw: raw.update(card=raw["card"][:9]), "10 cards"),
         (lambda raw: raw["source"].append({"id": "x", "cite": "X", "what": "x", "arxiv": "1"}), "cited nowhere"),
@@ -108,6 +109,8 @@ def test_descriptions_do_not_give_the_answer_away() -> None:
         assert source.startswith("def ready():\n")
         assert '"""' not in source
         assert "rewards=" not in source
+        for word in (*choices.LABELS, "JEPA", "distill", "invarian", "lm_loss"):
+            assert word.lower() not in source.lower(), (step.step, word)
 
 
 def test_sources_are_named_in_full() -> None:

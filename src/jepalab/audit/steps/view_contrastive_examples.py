@@ -115,7 +115,7 @@ def clip(generator: torch.Generator) -> Row:
         logits_per_text = logits_per_image.T
         labels = torch.arange(logits_per_image.shape[0], dtype=torch.long)
         loss = (F.cross_entropy(logits_per_image, labels) + F.cross_entropy(logits_per_text, labels)) / 2
-        return {"contrastive": loss.detach(), "loss": loss}
+        return {"value": loss.detach(), "loss": loss}
 
     return Row(step, {"x": pictures(generator), "text": sentences(generator)}, modules, visual, optimizer)
 

@@ -187,17 +187,17 @@ def llm_jepa(generator: torch.Generator) -> Row:
         labels = input_ids.clone()
         labels[:, :length] = -100
         logits = model(input_ids)
-        lm_loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+        first_loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
         predictor_token = torch.zeros(len(text), 1, dtype=torch.long)
         user_embedding = model.hidden(torch.cat([text, predictor_token], dim=1))[:, -1, :]
         assistant_embedding = model.hidden(code)[:, -1, :]
         cosine_similarity = F.cosine_similarity(user_embedding, assistant_embedding, dim=-1)
-        jepa_loss = 1.0 - torch.mean(cosine_similarity)
-        total_loss = 1.0 * lm_loss + 1.0 * jepa_loss
+        second_loss = 1.0 - torch.mean(cosine_similarity)
+        total_loss = 1.0 * first_loss + 1.0 * second_loss
         optimizer.zero_grad()
         total_loss.backward()
         optimizer.step()
-        return {"loss": total_loss, "lm_loss": lm_loss, "jepa_loss": jepa_loss}
+        return {"loss": total_loss, "first_loss": first_loss, "second_loss": second_loss}
 
     inputs = {"text": sentences(generator), "x": sentences(generator, 8)}
     return Row(step, inputs, {"model": model}, model, optimizer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LABELS = {  # verdicts of the audit; "mixed (...)" counts as mixed
-    "generative": "raw output, tokens or noise are predicted",
+    "generative": "the input, its tokens, a fixed transform of it, or noise is predicted; or a code is denoised",
     "JEPA-style": "an embedding of what was hidden is predicted",
     "invariance": "two views are asked to have one embedding",
     "contrastive": "the right partner among wrong ones",
@@ -11,7 +11,7 @@ LABELS = {  # verdicts of the audit; "mixed (...)" counts as mixed
     "supervised": "the target came with the data",
     "mixed": "several of these drive the encoder",
     "collapse-prone": "nothing speaks against the constant answer",
-    "unsupported": "no prediction is held against a target",
+    "unsupported": "no prediction is compared with a target",
 }
 SPACES = {
     "input": "the input itself, perhaps scaled",

@@ -107,7 +107,10 @@ class Step:
 
 @dataclass(frozen=True)
 class ScopeItem:
-    """A question that a measurement settles ("in", by an instrument) or does not ("out": whose it is instead)."""
+    """A question that a measurement settles ("in", by an instrument) or does not ("out": whose it is instead).
+
+    needs      a command that has to come before `command`; the reason names it.
+    """
 
     id: str
     asks: str
@@ -116,6 +119,7 @@ class ScopeItem:
     reason: str
     also: tuple[str, ...] = ()
     command: str = ""
+    needs: str = ""
     fixed: bool = False
 
 
@@ -156,7 +160,7 @@ class Content:
     def commands(self) -> list[str]:
         """Every command line that the lesson names, each once."""
         named = [words for question in self.question for run in question.run for words in (run.command, run.needs)]
-        named += [item.command for item in self.scope]
+        named += [words for item in self.scope for words in (item.command, item.needs)]
         quoted = [code for text in self.texts() for code in re.findall(r"`(jepalab [^`]+)`", text)]
         return list(dict.fromkeys(words for words in [*named, *quoted] if words))
 
@@ -275,6 +279,7 @@ def _check_scope(item: ScopeItem) -> None:
     for name in (item.by, *item.also):
         _hold(name in SCOPES[item.scope], f"{where}: {name!r} is none of {', '.join(SCOPES[item.scope])}")
     _hold(bool(item.command) == (item.scope == "in"), f"{where}: a command answers what is in scope, and only that")
+    _hold(item.needs in item.reason, f"{where}: its reason has to say that {item.needs} comes first")
 
 
 def _hold_unique(names: Sequence[str], what: str) -> None:
