@@ -9,7 +9,7 @@ const MOST_CHOSEN = 16, FIRST_CHOSEN = 6, EACH_CAMP = 3;
 const records = new Records();
 const state = {
   shelf: { runs: [], comparisons: [] }, at: 0, // since when the list is known, by performance.now()
-  chosen: new Set(), touched: false, quantity: "total", // what the reader wants, whether or not it is there yet
+  chosen: new Set(), touched: false, quantity: null, // what the reader wants, whether or not it is there yet
   alarm: null,
 };
 let stream = null;
@@ -105,12 +105,19 @@ function fill(select, options, wanted) {
 
 function curves() {
   const runs = chosenRuns();
-  fill($("#quantity"), records.quantities(runs.map(byName)), state.quantity);
+  const options = records.quantities(runs.map(byName));
+  fill($("#quantity"), options, state.quantity ?? firstWithPoints(runs, options));
   const quantity = $("#quantity").value || "total", price = $("#price").value;
   const lines = runs.map((run) => ({ name: run.name, camp: run.camp, points: records.points(run, quantity, price) }));
   const label = $("#quantity").selectedOptions[0]?.textContent ?? "";
   drawCurves($("#curves"), lines, { x: PRICES[price], y: label, log: $("#log").checked, seconds: price === "seconds" });
   setText($("#curve-words"), remarks(quantity, lines.filter((line) => !line.points.length).length));
+}
+
+/** What is drawn until the reader chooses: the weighted sum, or the first quantity that any of the runs has. */
+function firstWithPoints(runs, options) {
+  const has = (quantity) => runs.some((run) => records.points(run, quantity, "step").length);
+  return Object.keys(options).find(has) ?? "total";
 }
 
 /** What to know of these curves. */
