@@ -594,7 +594,7 @@ def test_weights_behind_a_link_are_not_opened(linked: str, root: Path, tmp_path:
         ([""], "does not say by name"),
         (["a/b"], "does not say by name"),
         (["a\0b"], "no path below"),
-        (["n" * 300], "name too long|cannot be read"),
+        (["n" * 300], "no path below"),
         ([7], "does not say by name"),
         ([], "does not say by name"),
         ("student", "does not say by name"),

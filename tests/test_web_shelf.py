@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -293,6 +294,20 @@ def test_a_job_cancelled_before_its_worker_is_awake_answers_no_other(tmp_path: P
             assert await end_of(await table.start("slow", {"seconds": 0})) == ("done", {"slept": 0, "odd": None})
 
     at_the_desk(tmp_path, do)
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("wait", [0.0, 0.01, 0.1])
+def test_a_desk_closed_while_it_ends_its_worker_leaves_no_process(wait: float, tmp_path: Path) -> None:
+    async def do(table: Desk) -> None:
+        job = await table.start("slow", {"seconds": 600})
+        async for _ in first_of(job, 3):
+            pass
+        await table.cancel(job)
+        await asyncio.sleep(wait)
+
+    at_the_desk(tmp_path, do)
+    gc.collect()  # what was left open would warn now
 
 
 @pytest.mark.usefixtures("slow")

@@ -90,6 +90,7 @@ class Desk:
         self.work: asyncio.Task[None] | None = None
         self.current: Job | None = None
         self.watches: set[asyncio.Task[None]] = set()
+        self.burials: set[asyncio.Task[None]] = set()
 
     async def start(self, task: str, arguments: Mapping[str, Any]) -> Job:
         """Puts a job in the queue. ValueError for a task that there is not, BusyError where the queue is full."""
@@ -134,6 +135,7 @@ class Desk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._end_worker()
+        await asyncio.gather(*self.burials)
 
     async def _serve(self) -> None:
         """The only one that starts, asks and ends the worker."""
@@ -197,20 +199,27 @@ class Desk:
         return self.process
 
     async def _end_worker(self) -> None:
-        """Kills the worker, if there is one, and whatever it started; closes its pipes."""
+        """Ends the worker, if there is one; also when who waits for it is cancelled."""
         process, self.process = self.process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.name == "posix":
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
-        process.stdin.close()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            await process.stdin.wait_closed()
-        while await process.stdout.read(LONGEST_LINE):
-            pass
-        await process.wait()
+        if process is not None:
+            burial = asyncio.create_task(_bury(process))
+            self.burials.add(burial)
+            burial.add_done_callback(self.burials.discard)
+            await asyncio.shield(burial)
+
+
+async def _bury(process: asyncio.subprocess.Process) -> None:
+    """Kills a process and whatever it started, and closes its pipes."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        await process.stdin.wait_closed()
+    while await process.stdout.read(LONGEST_LINE):
+        pass
+    await process.wait()
