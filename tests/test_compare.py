@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from jepalab.compare.grid import compare
 from jepalab.compare.pool import Event, _serve, run_jobs
 from jepalab.compare.report import write_report
 from jepalab.compare.summary import publish, published_cells
+from jepalab.endings import InterruptedRunError
 from jepalab.recipes.bench import World
 from jepalab.recipes.distractor import ARMS, make_run
 from jepalab.records import RunFolder
@@ -255,6 +257,21 @@ def test_comparison_goes_on_from_what_was_published(tmp_path: Path, monkeypatch:
     compare(small_plan(other), out=tmp_path / "other", ended=ended)
     assert len(trained) == 1, "what has other settings is trained anew"
     assert published_cells(tmp_path / "nowhere", name, there) == []
+
+
+def test_what_ended_in_the_moment_of_an_interruption_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [Cell("J1", "plain", partial(make)), Cell("J3", "plain", partial(make, objective="ema"))]
+    plan = small_plan(cells)
+    ended = run_cell(cells[0], plan.seeds[0], out=tmp_path, judging=plan.judging, budget=plan.budget)
+
+    def interrupted(*_: object, **__: object) -> Iterator[object]:
+        raise InterruptedRunError(signal.SIGTERM, "before anything was told")
+        yield
+
+    monkeypatch.setattr(grid, "run_jobs", interrupted)
+    with pytest.raises(InterruptedRunError):
+        compare(plan, out=tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())["cells"] == [ended]
 
 
 def test_stopped_comparison_keeps_what_ended_and_goes_on(tmp_path: Path) -> None:
