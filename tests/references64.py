@@ -73,9 +73,11 @@ class ViT64(nn.Module):
         kernel = self.embed.weight.view(-1, self.channels, *self.patch)
         return conv2d(pictures, kernel, self.embed.bias, stride=self.patch).flatten(2).mT + self.positions
 
-    def levels(self, x: Tensor) -> list[Tensor]:
-        """After each block of the full picture; the last after the final norm too."""
+    def levels(self, x: Tensor, keep: Tensor | None = None) -> list[Tensor]:
+        """After each block, of the full picture or the kept tokens alone; the last after the final norm too."""
         z, levels = self.tokens(x), []
+        if keep is not None:
+            z = torch.stack([z[i, keep[i]] for i in range(len(x))])
         for layer in self.transformer.layers:
             z = layer(z)
             levels.append(z)

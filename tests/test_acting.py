@@ -15,6 +15,7 @@ from jepalab.instruments.manifests import Manifest, draw_manifest
 from jepalab.instruments.planning import Trial, diagnose_searches, steps_to_success, success
 from jepalab.planners.cem import CEM
 from jepalab.planners.costs import summed
+from jepalab.planners.gradient import Gradient
 from jepalab.planners.mppi import MPPI
 
 ENV = TwoRooms()
@@ -184,3 +185,36 @@ def test_chance_does_not_depend_on_the_others_and_is_no_faster_than_asked_for() 
     few = replace(test, manifest=replace(test.manifest, start=test.manifest.start[:2], goal=test.manifest.goal[:2]))
     assert torch.equal(few.play(RandomAgent(1.0)).actions, together.actions[:2])
     assert float(together.actions.norm(dim=-1).max()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(("history", "num_executed"), [(1, 1), (3, 2)])
+def test_flops_of_an_action_are_those_of_looking_and_of_every_rollout(history: int, num_executed: int) -> None:
+    class Multiplies(TrueWorld):
+        def encode(self, x: Tensor, proprio: Tensor | None = None) -> Tensor:
+            return super().encode(x) @ torch.eye(2)
+
+        def rollout(self, z: Tensor, past: Tensor, action: Tensor) -> Tensor:
+            return super().rollout(z @ torch.eye(2), past, action @ torch.eye(2))
+
+    test = trial(8, same_room=5)
+    agent = PlanningAgent(Imagination(Multiplies(), history=history), QUICK, horizon=4, num_executed=num_executed)
+    played = test.play(agent)
+    searches = 8 // num_executed
+    product = 2 * 2 * 2  # of a row with a matrix of 2 x 2
+    looks = 5 * (1 + (searches if history == 1 else 8))  # at the goal, and at each search or each step
+    rows = looks + sum(5 * 3 * (min(1 + i * num_executed, history) + 48 * 4) for i in range(searches))
+    assert success(test, played)["flops_per_action"] == rows * product / (5 * 8)
+    assert success(test, test.play(RandomAgent()))["flops_per_action"] == 0
+
+
+def test_flops_of_a_planner_that_follows_gradients_include_the_way_back() -> None:
+    class Multiplies(TrueWorld):
+        def rollout(self, z: Tensor, past: Tensor, action: Tensor) -> Tensor:
+            return super().rollout(z, past, action @ torch.eye(2))
+
+    test = trial(2, same_room=3)
+    flops = [
+        test.play(PlanningAgent(Imagination(Multiplies()), planner, horizon=4)).effort.flops
+        for planner in (Gradient(8, num_iterations=2), replace(QUICK, num_samples=8, num_iterations=2))
+    ]
+    assert flops[0] == 2 * flops[1]

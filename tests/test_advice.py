@@ -40,6 +40,18 @@ def test_an_arm_at_the_floor_is_not_recommended() -> None:
     assert "told apart" not in text
 
 
+def test_arms_are_ranked_on_validation_and_quoted_on_test() -> None:
+    """Otherwise the score that is quoted is the luckiest of several."""
+    scores = {"J1": (0.50, 0.60), "G1": (0.56, 0.55), "R": (0.4, 0.4)}
+    found = [
+        {"arm": arm, "condition": "pictures", "seed": 0, "metrics": {"linear": test, "linear_validation": validation}}
+        for arm, (validation, test) in scores.items()
+    ]
+    text = " ".join(advise(found, arms=ARMS, condition="pictures", metric="linear", name="linear accuracy"))
+    assert "Highest linear accuracy on validation: MAE (G1), 0.550 on test over 1 seed(s)." in text
+    assert "cannot be told apart from I-JEPA (0.600)" in text
+
+
 def test_nothing_has_ended_yet() -> None:
     assert said(R=[0.4]) == "No trained arm has a linear accuracy yet."
     failed = [{"arm": "J1", "condition": "pictures", "seed": 0, "metrics": {}}]

@@ -306,3 +306,19 @@ def test_what_a_trainer_hands_over_beside_the_batch_is_filled_in() -> None:
         return F.cross_entropy(net(images), labels)
 
     assert audit(training_step, (torch.randn(6, 5), torch.arange(6) % 3), steps=1).verdict == "supervised"
+
+
+def test_an_expanded_input_is_audited_as_its_copy_would_be() -> None:
+    """Weights shared by all samples, as `expand` gives them: one of its elements cannot be changed alone."""
+    torch.manual_seed(0)
+    network, x, y = nn.Linear(8, 3), torch.randn(4, 8), torch.randn(4, 3)
+    weight = torch.tensor([1.0, 0.5, 2.0])
+
+    def step(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        return ((network(x) - y).square() * weight).mean()
+
+    shared = weight.expand(4, 3)
+    found = audit(step, {"x": x, "y": y, "weight": shared}, parameters=network.parameters())
+    copied = audit(step, {"x": x, "y": y, "weight": weight.repeat(4, 1)}, parameters=network.parameters())
+    assert [term.space for term in found.terms] == [term.space for term in copied.terms] == ["label"]
+    assert torch.equal(shared, weight.repeat(4, 1))

@@ -85,11 +85,16 @@ def test_conv_encoder_takes_any_size_and_depth(size: int, channels: int, widths:
 def test_cells_hold_their_pixels_and_the_first_layer_keeps_their_grid(size: int, cell: int) -> None:
     encoder = ConvEncoder(size, channels=2, dim=6, cell=cell, widths=(5, 4))
     grids: list[torch.Size] = []
+    read: list[torch.Tensor] = []
     for layer in encoder.convolutions:
         layer.register_forward_hook(lambda _, inputs, output: grids.append(output.shape[1:]))
+    encoder.convolutions[0].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     x = torch.rand(2, 3, 2, size, size)
     before = encoder(x)
     side = -(-size // cell)
+    missing = side * cell - size
+    padded = torch.nn.functional.pad(x.flatten(0, 1), (0, missing, 0, missing))
+    assert torch.equal(read[0], torch.nn.functional.pixel_unshuffle(padded, cell))  # weights are saved in this order
     assert grids == [(5, side, side), (4, -(-side // 2), -(-side // 2))]
     x[0, 1, 1, size - 1, size - 1] += 1
     assert (encoder(x) != before).any(-1).tolist() == [[False, True, False], [False] * 3]
@@ -199,8 +204,10 @@ def test_decoder_cuts_what_the_last_cells_draw_too_much(size: int) -> None:
     assert torch.equal(decoder(z), whole(z)[..., :size, :size])
 
 
-def test_pixel_pca_is_scikit_learn_s_up_to_sign() -> None:
-    x = torch.randn(10, 4, 1, 4, 4) @ torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.5])) + 3
+@pytest.mark.parametrize("num_clips", [10, 3])
+def test_pixel_pca_is_scikit_learn_s_up_to_sign(num_clips: int) -> None:
+    """With more frames than pixels, and with fewer."""
+    x = torch.randn(num_clips, 4, 1, 4, 4) @ torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.5])) + 3
     pca, reference = fitted_pca(x, 5), PCA(5, svd_solver="full").fit(x.flatten(0, 1).flatten(1).double().numpy())
     new = torch.randn(6, 2, 1, 4, 4)
     wanted = torch.from_numpy(reference.transform(new.flatten(0, 1).flatten(1).double().numpy())).float()

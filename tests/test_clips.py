@@ -489,7 +489,7 @@ def test_one_coloured_video_makes_all_of_them_coloured(folder: Path, cache: Path
     encode(folder / "9.mkv", numbered(8), pixels="gray")
     grey = open_clips(folder, num_frames=8, size=SIZE, cache=cache)
     assert grey.channels == 1
-    assert "4 grey clips" in grey.describe()
+    assert "4 grey clips" in repr(grey)
     encode(folder / "4.mkv", noise(4))
     mixed = open_clips(folder, num_frames=8, size=SIZE, cache=cache)
     wanted = [noise(i, channels=1).repeat(3, -1) for i in range(3)] + [noise(4)]

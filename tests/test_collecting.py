@@ -27,9 +27,11 @@ from jepalab.data.trajectories import Trajectories
 from jepalab.envs.actions import FromTheAgent, Rescaled, innermost
 from jepalab.envs.environment import Environment
 from jepalab.envs.gymnasium_adapters import WorldState
+from jepalab.envs.light import Light
 from jepalab.envs.policies import PushingPolicy, RandomPolicy, choose_policy
 from jepalab.envs.scenes import KINDS, Scene, Setting, anywhere, close
 from jepalab.envs.two_rooms import TwoRooms
+from jepalab.instruments.plan_films import train_microscope
 from jepalab.objectives.jepa_world import JEPAWorld
 from jepalab.recipes import worlds
 from jepalab.recipes.stored_world import Stored, World
@@ -441,6 +443,7 @@ def test_from_the_environment_to_planning(
     rooms: Path,
     mazes: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data, run = str(rooms if env == "two-rooms" else mazes), str(tmp_path / "run")
@@ -452,12 +455,17 @@ def test_from_the_environment_to_planning(
     assert {*found["scores"]} == {"run", "random actions (floor)", "the environment itself (ceiling)"}
     assert {f"{group}_end_wide" for group in groups} <= found["scores"]["run"].keys()
     # Goals out of held-out episodes.
-    assert main(["plan", run, "--ahead", "9", "--episodes", "3", *QUICK, "--json", "--no-floors"]) == 0
+    assert main(["plan", run, "--ahead", "9", "--episodes", "2", *QUICK, "--json", "--no-floors"]) == 0
     ahead = json.loads(capsys.readouterr().out)
     assert "all_ever_wide" in ahead["scores"]["run"]
     assert ahead["manifest"] != found["manifest"]
-    assert main(["plan", run, "--ahead", "9", "--episodes", "3", *QUICK, "--no-floors"]) == 0
-    assert len(re.findall(r"\d\.\d% \[\d+%, \d+%\]", capsys.readouterr().out)) == 2
+    monkeypatch.setattr("jepalab.recipes.world_films.train_microscope", partial(train_microscope, steps=2))
+    drawn = [tmp_path / "plans.gif", tmp_path / "futures.png"]
+    pictures = ["--film", str(drawn[0]), "--counterfactual", str(drawn[1])]
+    assert main(["plan", run, "--ahead", "9", "--episodes", "2", *QUICK, *pictures, "--no-floors"]) == 0
+    num_radii = len(KINDS[env].radii)
+    assert len(re.findall(r"\d\.\d% \[\d+%, \d+%\]", capsys.readouterr().out)) == 2 * num_radii
+    assert all(place.stat().st_size > 1000 for place in drawn)
     for words, answer in (
         (["--env", "pusht"], f"was trained on pictures of {env}; it cannot act in pusht"),
         (["--layout", "fixed"], "for models of simulated rooms"),
@@ -521,7 +529,7 @@ def test_held_out_pairs_are_states_of_held_out_episodes(mazes: Path) -> None:
     ground = ground_of(stream, num_at_once=4, ahead=6)
     assert ground is not None
     assert {*ground.groups} == {"all"}
-    start, goal = ground.groups["all"](4, torch.Generator().manual_seed(0))
+    start, goal = ground.groups["all"](2, torch.Generator().manual_seed(0))
     assert not ground.env.success(start, goal, radius=4.5).any()
     windows = stream.recorded["test"]
     assert isinstance(windows, EpisodeWindows)
@@ -545,6 +553,28 @@ def test_planners_search_in_the_units_that_models_were_shown(mazes: Path, rooms:
     ground = ground_of(stored(rooms).stream(), num_at_once=4)
     assert ground is not None
     assert (ground.max_norm, {*ground.groups}) == (1.8, {"cross", "same"})
+
+
+def test_lights_and_televisions_are_recorded_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--policy", "scripted", "--television", "episode", "--light", "door", "--flip", "0.5", "--hold", "2"]
+    collect(tmp_path / "lit", "two-rooms", *words)
+    batch = stored(tmp_path / "lit").stream().batch(0)
+    assert batch.factors["light"].dtype == torch.int64
+    assert batch.factors["television"].shape == (4, 4, 16)
+    ground = ground_of(stored(tmp_path / "lit").stream(), num_at_once=2, ahead=6)
+    assert ground is not None
+    env = innermost(ground.env)
+    assert isinstance(env, TwoRooms)
+    assert env.light == Light(flip=0.5, hold=2, opens_a_door=True)
+    start, _ = ground.groups["all"](1, torch.Generator().manual_seed(0))
+    assert start.is_on is not None
+    assert start.screen is not None
+    capsys.readouterr()
+    assert main(["collect", "point-maze", "--out", str(tmp_path / "none"), "--light", "door"]) == 1
+    assert "point-maze has no light" in capsys.readouterr().err
+    odd = ["--light", "door", "--layout", "random-wall"]
+    assert main(["collect", "two-rooms", "--out", str(tmp_path / "none"), *odd]) == 1
+    assert "two doors that stay" in capsys.readouterr().err
 
 
 def foreign(folder: Path) -> Path:
@@ -711,7 +741,7 @@ def test_pusht_from_episodes_to_planning(pushes: Path, tmp_path: Path, capsys: p
 def test_pusht_goes_on_from_stored_states(pushes: Path) -> None:
     ground = ground_of(stored(pushes).stream(), num_at_once=3)
     assert ground is not None
-    start, goal = ground.groups["all"](3, torch.Generator().manual_seed(0))
+    start, goal = ground.groups["block"](1, torch.Generator().manual_seed(0))
     held = [Episodes.open(pushes)[row] for row in range(20) if split_of(row) == "test"]
     for one, other in zip(start.truth, goal.truth, strict=True):
         place = [(e, t) for e in held for t in range(len(e) - 25) if np.array_equal(e.state[t], one.numpy())]

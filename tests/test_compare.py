@@ -15,15 +15,20 @@ import pytest
 import torch
 
 from jepalab.compare import grid
-from jepalab.compare.cells import Budget, Cell, cell_folder, fingerprint, read_result, run_cell
+from jepalab.compare.cells import CURVE_SHARE, Budget, Cell, Judging, cell_folder, fingerprint, read_result, run_cell
 from jepalab.compare.grid import compare
+from jepalab.compare.measuring import measure
 from jepalab.compare.pool import Event, _serve, run_jobs
 from jepalab.compare.report import write_report
 from jepalab.compare.summary import publish, published_cells
 from jepalab.endings import InterruptedRunError
-from jepalab.recipes.bench import World
+from jepalab.fit import fit
+from jepalab.hub.runs import find_encoders
+from jepalab.recipes.bench import Bench, Training, World
 from jepalab.recipes.distractor import ARMS, make_run
+from jepalab.recipes.sequences import salt_jepa
 from jepalab.records import RunFolder
+from jepalab.run import Run
 from small_runs import (
     JUDGING,
     QUICK_AND_SLOW,
@@ -42,7 +47,7 @@ from small_runs import (
 CELL = Cell("J3", "plain", partial(make, objective="ema"))
 RESULTS = {
     *("name", "question", "answer", "complete", "arms", "conditions", "seeds", "cells", "contrasts", "compute"),
-    *("settings", "metrics", "noun", "courses", "notes", "command", "versions"),
+    *("settings", "metrics", "noun", "goals", "courses", "notes", "command", "versions"),
 }
 
 
@@ -57,7 +62,13 @@ def test_cell_is_trained_judged_and_recorded(tmp_path: Path) -> None:
     assert result["metrics"].keys() == {"energy", "teacher/energy"}, "what is no number is left out"
     flops = run.count_flops()
     assert [(point["step"], point["flops"]) for point in result["curve"]] == [(4, 4 * flops), (8, 8 * flops)]
-    assert result["curve"][-1]["metrics"] == result["metrics"]
+    fit(run)
+    follow = partial(measure, run.objective, stream=run.stream, instruments=JUDGING.curve, subjects=JUDGING.subjects)
+    end = result["curve"][-1]
+    assert (end["metrics"], end["share"]) == (follow(share=CURVE_SHARE), CURVE_SHARE), "as the points before it"
+    assert end["metrics"] != result["metrics"] == follow()
+    times = [result["curve"][0], end, result["compute"]]
+    assert 0 < times[0]["cpu_seconds"] < times[1]["cpu_seconds"] == times[2]["cpu_seconds"]
     assert 0 < result["curve"][0]["seconds"] < result["curve"][1]["seconds"]
     spent = result["compute"]
     assert (spent["steps"], spent["samples"], spent["frames"]) == (8, 8 * 16, 8 * 16 * 3)
@@ -66,12 +77,28 @@ def test_cell_is_trained_judged_and_recorded(tmp_path: Path) -> None:
     assert read_result(cell_folder(tmp_path, CELL, 1)) == result
 
 
+def test_an_alarm_that_rang_is_part_of_the_result_and_of_the_notes(tmp_path: Path) -> None:
+    cells = [run_cell(Cell(arm, "plain", make), 0, out=tmp_path, judging=JUDGING) for arm in ("X", "Y")]
+    assert [cell["alarms"] for cell in cells] == [[], []]
+    plan = small_plan([Cell("X", "plain", make), Cell("Y", "plain", make)])
+    assert not grid.judge(plan, cells)["notes"]
+    rang = {"alarm": "std", "what": "they all point one way", "first": 26, "last": 51, "times": 2}
+    (note,) = grid.judge(plan, [cells[0] | {"alarms": [rang]}, cells[1]])["notes"]
+    assert note == "The collapse alarm rang in X, plain (seed 0 at steps 26 to 51 of 8): they all point one way."
+
+
 def test_cell_is_trained_once(tmp_path: Path) -> None:
     first = run_cell(CELL, 0, out=tmp_path, judging=JUDGING)
     assert run_cell(CELL, 0, out=tmp_path, judging=JUDGING) == first, "seconds and all"
     longer = run_cell(replace(CELL, make=partial(make, objective="ema", steps=9)), 0, out=tmp_path, judging=JUDGING)
     assert longer["compute"]["steps"] == 9
     assert steps_logged(cell_folder(tmp_path, CELL, 0)) == [1, 9]
+
+
+def test_cells_of_other_rules_are_other_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprint(CELL, 0, JUDGING, None)
+    monkeypatch.setattr("jepalab.compare.cells.RULES", 0)
+    assert fingerprint(CELL, 0, JUDGING, None) != before
 
 
 def test_fingerprint_tells_apart_what_changes_the_result() -> None:
@@ -127,6 +154,29 @@ def test_budget_replaces_the_recipes_steps_and_is_measured_once(tmp_path: Path) 
     assert result["compute"]["steps"] == 2
     records = RunFolder(cell_folder(tmp_path, CELL, 0))
     assert records.description()["budgeted_steps"] == 2
+
+
+def make_salt(seed: int) -> Run:
+    return salt_jepa(Bench(world=World(thing="dot"), training=Training(steps=500), seed=seed), teacher_share=0.5)
+
+
+def test_a_frozen_teacher_is_paid_for_out_of_the_same_budget(tmp_path: Path) -> None:
+    run = make_salt(0)
+    assert run.first is not None
+    own, before = run.count_flops(), run.first.count_flops()
+    assert before > 1.5 * own, "otherwise this shows little"
+    budget = Budget(4.1 * own + 2.1 * before, "flops")
+    assert budget.steps(run) == 6
+    result = run_cell(Cell("J4p", "plain", make_salt), 0, out=tmp_path, judging=JUDGING, budget=budget)
+    spent, curve = result["compute"], result["curve"]
+    clips = run.stream.clips_per_batch
+    assert (spent["steps"], spent["samples"], spent["train_flops"]) == (6, 6 * clips, 4 * own + 2 * before)
+    assert [(each["step"], each["flops"]) for each in curve] == [
+        (2 + 2, 2 * own + 2 * before),
+        (2 + 4, 4 * own + 2 * before),
+    ]
+    assert spent["before"].keys() == {"steps", "seconds", "flops"}
+    assert curve[-1]["seconds"] == spent["seconds"] > spent["before"]["seconds"] > 0
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -232,6 +282,39 @@ def test_comparison_is_whole_also_where_an_arm_fails(tmp_path: Path) -> None:
     page = (published / "README.md").read_text()
     assert results["answer"] in page
     assert page.count("| failed |") == 1
+    rows = [line.split(" | ")[:3] for line in page.splitlines() if line.startswith("| ")]
+    assert rows[0][:2] == ["| arm", "seeds"]
+    assert [row[1] for row in rows[2:5]] == ["2", "2", "0"]
+
+
+def test_the_encoder_that_validates_best_stands_for_its_arm(tmp_path: Path) -> None:
+    sizes = {"student": 2.0, "teacher": 3.0}
+
+    def named(objective: Any, stream: Any, *, share: float = 1.0) -> dict[str, str]:
+        return {name: name for name in objective.probed_encoders()}
+
+    def size(name: str) -> dict[str, float]:
+        return {"size": 10 * sizes[name], "size_validation": sizes[name]}
+
+    def slow(name: str) -> dict[str, float]:
+        return {"slow": sizes[name]}
+
+    run = make(0, objective="ema")
+    read = partial(measure, run.objective, stream=run.stream, instruments=[size], of_the_first=[slow], subjects=named)
+    assert read() == {"size": 20, "size_validation": 2, "slow": 2, "teacher/size": 30, "teacher/size_validation": 3}
+    by_name = {"student/size": 20, "student/size_validation": 2, "teacher/size": 30, "teacher/size_validation": 3}
+    assert read(prefer="size_validation") == {"size": 30, "size_validation": 3, "slow": 3} | by_name
+    alone = partial(measure, make(0).objective, stream=run.stream, instruments=[size], subjects=named)
+    assert alone(prefer="size_validation") == {"size": 20, "size_validation": 2}
+
+    judging = Judging(instruments=[size], subjects=named, prefer="size_validation")
+    assert fingerprint(CELL, 0, judging, None) != fingerprint(CELL, 0, replace(judging, prefer=""), None)
+    result = run_cell(CELL, 0, out=tmp_path, judging=judging)
+    assert result["metrics"]["size"] == 30
+    assert [*find_encoders(cell_folder(tmp_path, CELL, 0))] == ["teacher", "student"], "whom `load` takes"
+    sizes["student"] = 4.0
+    assert run_cell(CELL, 1, out=tmp_path, judging=judging)["metrics"]["size"] == 40
+    assert [*find_encoders(cell_folder(tmp_path, CELL, 1))] == ["student", "teacher"]
 
 
 @pytest.mark.dist
@@ -257,6 +340,14 @@ def test_comparison_goes_on_from_what_was_published(tmp_path: Path, monkeypatch:
     compare(small_plan(other), out=tmp_path / "other", ended=ended)
     assert len(trained) == 1, "what has other settings is trained anew"
     assert published_cells(tmp_path / "nowhere", name, there) == []
+
+    # Stopped before a cell had ended, and by rules that count nothing of what is there: it is not overwritten.
+    stopped = tmp_path / "stopped"
+    compare(small_plan([Cell(cell.arm, cell.condition, partial(make, steps=9)) for cell in cells]), out=stopped)
+    write_report(stopped)
+    assert json.loads((stopped / "results.json").read_text())["cells"] == []
+    publish(stopped, tmp_path / "kept")
+    assert published_cells(tmp_path / "kept", name, there) == ended
 
 
 def test_what_ended_in_the_moment_of_an_interruption_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,6 +237,33 @@ def test_an_untested_contrast_still_counts_in_the_correction() -> None:
     assert math.isnan(untested.adjusted_p_value)
 
 
+def with_curves(cells: list[dict], curves: dict[str, list[tuple[float, float]]]) -> list[dict]:
+    """The cells with (FLOPs, r2) on the way; all seeds of an arm share the curve."""
+    return [
+        cell | {"curve": [{"flops": at, "metrics": {"r2": value}} for at, value in curves.get(cell["arm"], ())]}
+        for cell in cells
+    ]
+
+
+def test_a_contrast_says_whether_it_keeps_its_sign_at_equal_flops() -> None:
+    cells = two_arms(0.1)
+
+    def note(jepa: list[tuple[float, float]], mae: list[tuple[float, float]], **more: float) -> str:
+        (judged,) = judge_all([better(**more)], with_curves(cells, {"jepa": jepa, "mae": mae}))
+        return judged.note
+
+    dear = [(100.0, 0.1), (200.0, 0.3), (400.0, 0.9)]
+    # At 300 FLOPs, half way from 200 to 400, the dear arm reads 0.6.
+    assert note(dear, [(150.0, 0.5), (300.0, 0.59)]) == "at equal FLOPs: same sign"
+    assert note(dear, [(150.0, 0.5), (300.0, 0.61)]) == "reverses at equal FLOPs"
+    assert note(dear, [(150.0, 0.5), (300.0, 0.59)], threshold=0.05) == "reverses at equal FLOPs"
+    assert note(dear, [(100.0, 0.5), (402.0, 0.8)]) == "", "both spent the same"
+    assert note(dear, [(50.0, 0.05), (90.0, 0.07)]) == "", "nothing was read of the dear arm so early"
+    assert note(dear, []) == ""
+    (named,) = judge_all([better()], with_curves(cells, {"jepa": dear, "mae": [(300.0, 0.7)]}), primary=[])
+    assert named.note == "exploratory, no p-value"
+
+
 def test_exploratory_contrasts_have_numbers_but_no_verdict() -> None:
     primary, exploratory = judge_all([better("a"), better("b")], two_arms(0.1), primary=["a"])
     assert (primary.verdict, primary.adjusted_p_value) == ("held", primary.p_value)

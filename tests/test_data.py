@@ -16,7 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from jepalab.data.moving import MovingObject
 from jepalab.data.nuisance import Coherence, Nuisance
-from jepalab.data.sprites import SPLITS, Sprites, digits, dot
+from jepalab.data.sprites import SPLITS, Split, Sprites, digits, dot
 from jepalab.types import Batch, Stream, ViewedStream
 
 PICTURES = torch.rand(5, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -264,6 +264,24 @@ def test_nuisance_refuses_dials_that_do_not_exist(wrong: dict, message: str, mon
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
         Nuisance(**wrong)
+
+
+def test_each_split_has_background_images_of_its_own() -> None:
+    """Eleven even pictures, told apart by their brightness."""
+    images = (torch.arange(11.0) / 10)[:, None, None].expand(-1, 28, 28)
+    stream = MovingObject(nuisance=Nuisance(coherence="image", images=images), num_frames=4)
+
+    def shown(values: Tensor) -> set[int]:
+        return {*(10 * values).round().long().flatten().tolist()}
+
+    wanted: dict[Split, set[int]] = {"train": {0, 1, 2, 5, 6, 7, 10}, "validation": {3, 8}, "test": {4, 9}}
+    for split, own in wanted.items():
+        assert shown(stream.held_out(split, 200).factors["nuisance"]) == own
+        assert shown(stream.views(split, 4, 50).amin((2, 3, 4))) <= own
+    assert shown(stream.batch(0).factors["nuisance"]) == wanted["train"]
+    few = replace(stream, nuisance=Nuisance(coherence="image", images=images[:4]))
+    with pytest.raises(ValueError, match=r"Wanted at least 5 background images.*got 4"):
+        few.batch(0)
 
 
 def test_background_must_fit_the_canvas() -> None:

@@ -17,9 +17,19 @@ from torch import Tensor, nn
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.predictor import SequencePredictor
+from jepalab.backbones.reward import RewardHead
 from jepalab.data.moving import MovingObject
 from jepalab.data.sprites import dot
-from jepalab.dist import Engine, StepSeeded, close_process_group, mean_over_processes, num_cores, num_processes, rank
+from jepalab.dist import (
+    Engine,
+    StepSeeded,
+    close_process_group,
+    mean_over_processes,
+    num_cores,
+    num_processes,
+    rank,
+    seeded,
+)
 from jepalab.fit import fit
 from jepalab.losses.sigreg import SIGReg
 from jepalab.losses.vicreg import spread
@@ -50,8 +60,8 @@ class Regularised(nn.Module):
 
 def draws(seed: int) -> Iterator[torch.Generator]:
     """The generators of two training steps."""
-    seeded = StepSeeded(seed)
-    return (seeded.draw() for _ in range(2))
+    each = StepSeeded(seed)
+    return (each.draw() for _ in range(2))
 
 
 def terms() -> dict[str, Term]:
@@ -90,6 +100,11 @@ def compute() -> dict[str, Tensor]:
     (mean_over_processes(part**2) * 3).backward()
     assert part.grad is not None
     found["mean_gradient"] = part.grad
+    counts = (x[..., 0] > 0.5).float()
+    with seeded(2):
+        head = RewardHead(6, width=8)
+    found["reward"] = head.loss(x, {"reward": x[..., 1], "is_rewarded": counts}).detach()
+    found["num rewarded"] = counts.sum()
     for name, term in terms().items():
         model = engine.distribute(Regularised(term))
         value = model(x)
@@ -167,6 +182,14 @@ def test_regularisers_see_the_whole_batch(name: str, ranks: list[dict[str, Tenso
     for found in ranks:
         for key in keys:
             torch.testing.assert_close(found[key], alone[key], rtol=1e-5, atol=1e-5)
+
+
+def test_rewards_weigh_alike_wherever_they_are(ranks: list[dict[str, Tensor]], alone: dict[str, Tensor]) -> None:
+    """The mean of the processes' losses, whose gradients are averaged, is the loss of the whole batch."""
+    counts = [float(found["num rewarded"]) for found in ranks]
+    assert len({*counts}) == 2
+    assert sum(counts) == alone["num rewarded"]
+    torch.testing.assert_close(torch.stack([found["reward"] for found in ranks]).mean(), alone["reward"])
 
 
 def test_training_gives_the_same_weights(ranks: list[dict[str, Tensor]], alone: dict[str, Tensor]) -> None:

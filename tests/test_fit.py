@@ -14,12 +14,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from jepalab.backbones.conv import ConvEncoder
+from jepalab.backbones.masked import MaskedPredictor
+from jepalab.backbones.vit import ViT
 from jepalab.data.moving import MovingObject
 from jepalab.endings import DivergedError
 from jepalab.fit import fit
-from jepalab.instruments.geometry import collapse_meters
+from jepalab.instruments.geometry import collapse_meters, std_over_samples
+from jepalab.masks.random import RandomMask
 from jepalab.objectives import find_objectives
-from jepalab.progress import Moment
+from jepalab.objectives.mae import MAE
+from jepalab.progress import ALARMS, COLLAPSED_STD, Moment, sum_up_alarms
 from jepalab.recipes.bench import Bench, Training, World
 from jepalab.recipes.sequences import next_frame, pixel_pca, salt_jepa
 from jepalab.records import RunFolder
@@ -139,9 +143,21 @@ def test_every_trained_parameter_is_in_one_group_and_only_matrices_decay(name: s
     decayed, spared = replace(run_of(objective), weight_decay=0.3).make_optimizer().param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
     assert all(p.ndim > 1 for p in decayed["params"])
-    assert all(p.ndim <= 1 for p in spared["params"])
+    tokens = [p for name, p in objective.named_parameters() if name.endswith("mask_token")]
+    assert all(p.ndim <= 1 or any(p is token for token in tokens) for p in spared["params"])
     found = sorted(id(p) for p in (*decayed["params"], *spared["params"]))
     assert found == sorted(id(p) for p in objective.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("num_mask_tokens", [1, 2])
+def test_mask_tokens_do_not_decay_however_many_there_are(num_mask_tokens: int) -> None:
+    encoder = ViT((4, 4), patch=(2, 2), dim=12, depth=2, num_heads=2)
+    decoder = MaskedPredictor(12, 4, grid=(4, 4), width=8, depth=2, num_heads=2, num_mask_tokens=num_mask_tokens)
+    objective = MAE(encoder, decoder=decoder, masks=[RandomMask((4, 4))] * num_mask_tokens)
+    decayed, spared = replace(run_of(objective), weight_decay=0.3).make_optimizer().param_groups
+    assert any(p is decoder.mask_token for p in spared["params"])
+    assert not any(p is decoder.mask_token for p in decayed["params"])
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(objective.parameters()))
 
 
 @pytest.mark.parametrize(("field_", "value"), [("steps", -1), ("lr", 0.0), ("warmup", 1.0), ("clip", math.nan)])
@@ -229,8 +245,39 @@ def test_watch_sees_every_step_with_its_terms_and_meters() -> None:
     assert [i for i in range(1, 30) if seen[i].meters != seen[i - 1].meters] == [25]
     one, last = small_run("ema", steps=1), []
     fit(one, device="cpu", watch=last.append)
-    embedded = one.objective.encoder(one.stream.batch(0).x).detach().flatten(0, 1)
-    assert last[0].meters == collapse_meters(embedded)
+    seen_by = [encoder(one.stream.batch(0).x).detach() for encoder in one.objective.probed_encoders().values()]
+    own, teachers = ([collapse_meters(z.flatten(0, 1)), std_over_samples(z)] for z in seen_by)
+    assert last[0].meters == own[0] | {
+        "std_samples": own[1],
+        "teacher_std": teachers[0]["std"],
+        "teacher_std_samples": teachers[1],
+    }
+
+
+class Places(Flat):
+    """Embeds each frame by when it was, and by what it shows with a strength that training has no hand in."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+        self.register_buffer("place", torch.eye(3, self.dim))
+
+    def forward(
+        self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None = None, causal: bool = False
+    ) -> Float[Tensor, "b t d"]:
+        return self.place + self.strength * super().forward(x)
+
+
+@pytest.mark.parametrize(("strength", "rings"), [(0.0, True), (1.0, False)])
+def test_a_code_of_places_alone_is_a_collapse(strength: float, rings: bool, tmp_path: Path) -> None:
+    seen: list[Moment] = []
+    run = run_of(Small(Places(strength)), steps=30)
+    fit(run, folder=tmp_path, device="cpu", watch=seen.append)
+    assert seen[-1].meters["std"] > 5 * COLLAPSED_STD
+    assert ("tokens say where they are, and nothing of the sample" in seen[-1].warn()) is rings
+    alarms = sum_up_alarms(RunFolder(tmp_path).records())
+    wanted = {"alarm": "std_samples", "what": ALARMS["std_samples"], "first": 1, "last": 26, "times": 2}
+    assert alarms == ([wanted] if rings else [])
 
 
 def test_to_watch_a_run_does_not_change_it() -> None:
@@ -242,6 +289,38 @@ def test_to_watch_a_run_does_not_change_it() -> None:
         fit(run_of(objective, steps=30), device="cpu", watch=watch)
         ends.append(weights_of(objective))
     assert_equal(*ends)
+
+
+def test_the_average_of_the_weights_is_that_of_its_formula_and_survives_a_stop(tmp_path: Path) -> None:
+    """a <- a + 9 / (10 + t) (w - a) after step t, from the first weights."""
+    run = small_run(steps=6)
+    run.objective.keep_average()
+    assert list(run.objective.probed_encoders()) == ["student", "average"]
+    expected = {name: value.clone() for name, value in run.objective.encoder.named_parameters()}
+
+    def follow(moment: Moment) -> None:
+        for name, value in run.objective.encoder.named_parameters():
+            expected[name].lerp_(value.detach(), 9 / (10 + moment.step))
+
+    fit(run, folder=tmp_path, watch=follow, save_every=3, device="cpu")
+    average = run.objective.average
+    assert average is not None
+    for name, value in average.named_parameters():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-7)
+        assert not value.requires_grad
+    assert any(
+        not torch.equal(a, w) for a, w in zip(average.parameters(), run.objective.encoder.parameters(), strict=True)
+    )
+    again = small_run(steps=6)
+    again.objective.keep_average()
+    fit(again, folder=tmp_path, device="cpu")
+    assert again.objective.average is not None
+    for ours, theirs in zip(again.objective.average.parameters(), average.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    plain = small_run(steps=6)
+    fit(plain, device="cpu")
+    for ours, theirs in zip(plain.objective.encoder.parameters(), run.objective.encoder.parameters(), strict=True):
+        assert torch.equal(ours, theirs), "keeping an average does not change the training"
 
 
 def test_global_random_state_is_left_as_it_was() -> None:
@@ -268,13 +347,17 @@ def test_run_without_steps_is_prepared_once_and_kept(tmp_path: Path) -> None:
     assert_equal(weights_of(again.objective), weights_of(run.objective))
 
 
-def test_teacher_of_salt_is_trained_on_pixels_first_and_paid_for() -> None:
-    bench = Bench(world=World(thing="dot"), training=Training(steps=4, precision="fp32"))
-    run = salt_jepa(bench, teacher_share=0.5)
+def test_teacher_of_salt_is_trained_on_pixels_first_and_paid_for(tmp_path: Path) -> None:
+    bench = Bench(world=World(thing="dot"), training=Training(steps=600, precision="fp32"))
+    run = salt_jepa(bench, teacher_share=0.5).on_steps(6)
     pixels = next_frame(replace(bench, training=replace(bench.training, steps=2), seed=1_000))
-    assert run.prepare is not None
-    assert run.prepare() == 2 * pixels.count_flops() > 0
-    fit(pixels, device="cpu")
+    flops = pixels.count_flops()
+    assert (run.steps, run.total(lambda _: 1.0)) == (4, 6)
+    assert run.total(Run.count_flops) == 6 * run.mean_step(Run.count_flops) == 4 * run.count_flops() + 2 * flops
+    seconds = fit(pixels, device="cpu")
     wanted = pixels.objective.encoder.state_dict()
-    fit(replace(run, prepare=None), device="cpu")
+    fit(run, folder=tmp_path, device="cpu")
     assert_equal(run.objective.get_submodule("teacher").state_dict(), wanted)
+    told = RunFolder(tmp_path).description()
+    assert told["prepare_flops"] == 2 * flops > 0
+    assert 0 < told["prepare_seconds"] < 1 + 100 * seconds

@@ -21,7 +21,7 @@ from jepalab.backbones.denoiser import DenoisingDecoder
 from jepalab.backbones.masked import MaskedPredictor
 from jepalab.backbones.masked_denoiser import MaskedDenoiser
 from jepalab.backbones.patch_heads import PatchHead, build_of_size, draw_patches
-from jepalab.backbones.vit import ViT
+from jepalab.backbones.vit import ViT, take_blocks
 from jepalab.losses import denoising
 from jepalab.losses.denoising import (
     MAX_LEVEL,
@@ -35,7 +35,7 @@ from jepalab.losses.denoising import (
     logit_normal_levels,
     uniform_levels,
 )
-from jepalab.losses.pixels import NormPixels, norm_pixels, plain_pixels
+from jepalab.losses.pixels import NormChannels, NormPixels, norm_pixels, plain_pixels
 from jepalab.losses.tokens import token_cross_entropy
 from jepalab.masks import prefixes
 from jepalab.masks.causal import Prefix
@@ -317,6 +317,30 @@ def test_mae_is_transformers_mae(generator: torch.Generator, monkeypatch: pytest
     assert trained - compared == {"vit.embeddings.cls_token"}
 
 
+def test_normalised_pixels_of_clips_are_those_of_videomae(generator: torch.Generator) -> None:
+    """The loss of VideoMAEForPreTraining, of its own predictions against our targets; colours differ in contrast."""
+    transformers = pytest.importorskip("transformers")
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # transformers takes no other
+    config = transformers.VideoMAEConfig(
+        image_size=8, patch_size=4, num_frames=4, tubelet_size=2, hidden_size=12, num_hidden_layers=1,
+        num_attention_heads=2, intermediate_size=24, decoder_hidden_size=12, decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=2, decoder_intermediate_size=24, norm_pix_loss=True,
+    )  # fmt: skip
+    theirs = transformers.VideoMAEForPreTraining(config)
+    contrast = torch.tensor([1.0, 0.3, 0.1])[:, None, None]
+    x = contrast * torch.rand(2, 4, 3, 8, 8, generator=generator)
+    seen = torch.zeros(2, 8, dtype=torch.bool)
+    seen[:, 2:] = True
+    found = theirs(pixel_values=(x - mean[:, None, None]) / std[:, None, None], bool_masked_pos=seen)
+    patches = ViT((2, 2, 2), patch=(2, 4, 4), channels=3, dim=12, depth=1, num_heads=2).patches(x)
+    target = NormChannels(3)
+    by_place = target(patches)[:, 2:].unflatten(-1, (3, -1)).transpose(-1, -2).flatten(-2)  # there, channels run last
+    torch.testing.assert_close((found.logits - by_place).square().mean(), found.loss, rtol=1e-6, atol=0)
+    torch.testing.assert_close(target.restore(target(patches), patches), patches, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="at least 2 numbers in each of a patch's 3 channels, got 3"):
+        target(torch.rand(2, 3))
+
+
 def names_in_transformers(
     ours: MAE, theirs: nn.Module
 ) -> list[tuple[nn.Parameter, tuple[list[str], Callable[[Tensor], Tensor]]]]:
@@ -375,7 +399,7 @@ def test_mae_draws_its_predictions_where_the_targets_are(
     index = mask.target.flatten(1).unsqueeze(-1).expand(-1, -1, NUM_PIXELS)
     answers = perfect.gather(1, index).unflatten(1, (2, 4))
     answers[:, 1, 3] = 100.0  # only fills the block up
-    monkeypatch.setattr(objective.decoder, "forward", lambda z, mask: answers)
+    monkeypatch.setattr(objective.decoder, "forward", lambda z, mask, which: answers)
     assert objective(Batch(x=x)).total < 100  # the filling counts for nothing
     torch.testing.assert_close(objective.reconstruct(x, mask), x)
 
@@ -383,7 +407,7 @@ def test_mae_draws_its_predictions_where_the_targets_are(
     monkeypatch.setattr(objective, "target", plain_pixels)
     numbered = torch.zeros_like(answers) + torch.arange(3.0)[:, None, None, None]
     numbered[:, 1] += 10  # overlapping blocks: their mean
-    monkeypatch.setattr(objective.decoder, "forward", lambda z, mask: numbered)
+    monkeypatch.setattr(objective.decoder, "forward", lambda z, mask, which: numbered)
     drawn_patches = objective.vit.patches(objective.reconstruct(x, mask))
     for i in range(3):
         for place in range(12):
@@ -942,3 +966,23 @@ def test_a_predictor_of_another_grid_is_refused() -> None:
     predictor = MaskedPredictor(12, 5, grid=(4, 3), width=8, depth=2, num_heads=HEADS)
     with pytest.raises(ValueError, match=r"grid \(3, 4\), the predictor was built for \(4, 3\)"):
         MaskedToken(small_vit(), predictor=predictor, codebook=codebook, masks=OneMask())
+
+
+def test_several_masks_count_alike_each_with_its_token(generator: torch.Generator) -> None:
+    """The term is the mean of what it is under each mask alone, asked for with that mask's token."""
+    x, encoder = pictures(4, generator), small_vit()
+    decoder = MaskedPredictor(12, NUM_PIXELS, grid=GRID, width=8, num_heads=HEADS, num_mask_tokens=2)
+    few, many = RandomMask(encoder.grid, share=0.25), RandomMask(encoder.grid, share=0.75)
+    both = MAE(encoder, decoder=decoder, masks=(few, many)).eval()
+    with torch.no_grad():
+        decoder.mask_token[1] += 1.0
+        found = both.terms(Batch(x))["reconstruct"]
+        alone = []
+        for which, drawer in enumerate((both.masks, *both.further_masks)):
+            mask = drawer(4)
+            hidden = take_blocks(encoder.patches(x), mask.target)
+            answer = decoder(encoder(x, mask.context), mask, which)
+            alone.append((answer - norm_pixels(hidden)).square().mean())
+    torch.testing.assert_close(found, sum(alone) / 2)
+    with pytest.raises(ValueError, match="num_mask_tokens=3"):
+        MAE(encoder, decoder=decoder, masks=(few, many, few))

@@ -18,10 +18,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from jepalab.backbones.vit import ViT
+from jepalab.data.augmentation import Crop
 from jepalab.data.images import Images
 from jepalab.data.sample_stream import SampleStream
 from jepalab.instruments.attentive import AttentiveProbe, attentive, train_probes
-from jepalab.instruments.finetuning import finetuning, rate_shares
+from jepalab.instruments.finetuning import LAYER_DECAY, accuracy, finetune, finetuning, rate_shares
 from jepalab.instruments.finetuning_shots import finetuning_shots
 from jepalab.instruments.image_geometry import image_geometry
 from jepalab.instruments.label_efficiency import draw_labels, few_shots, label_efficiency
@@ -273,6 +274,13 @@ def test_penalties_of_draws_do_not_depend_on_the_test_split() -> None:
     assert len({shot.lambda_ for shot in found}) > 1
 
 
+def test_lidar_sees_the_crops_that_the_run_trains_with() -> None:
+    subject, narrow, wide = make_subject(), Crop(scale=(0.1, 0.1)), Crop(scale=(0.9, 1.0))
+    of_run = labelled_subjects(subject.objective, SampleStream(IMAGES, augmentation=narrow))["student"]
+    assert image_geometry(of_run)["lidar"] == image_geometry(of_run, crop=narrow)["lidar"]
+    assert image_geometry(of_run, crop=wide)["lidar"] != image_geometry(of_run)["lidar"]
+
+
 def test_geometry_reads_no_label() -> None:
     subject = make_subject()
     scrambled = replace(subject.test, labels=subject.test.labels.flip(0))
@@ -308,7 +316,7 @@ def frozen(rows: tuple[Tensor, Tensor]) -> FrozenSamples:
 
 @pytest.mark.parametrize("strength", [0.003, 0.1, 3.0])
 def test_logistic_agrees_with_sklearn(strength: float) -> None:
-    ours = LogisticClassifier((strength,), max_iterations=500).fit(*TRAIN, *VALIDATION)
+    ours = LogisticClassifier((strength,), largest_gradient=1e-7).fit(*TRAIN, *VALIDATION)
     mean, std = TRAIN[0].double().mean(dim=0), TRAIN[0].double().std(dim=0, correction=0)
     standard: Any = ((TRAIN[0].double() - mean) / std).numpy()
     theirs = linear_model.LogisticRegression(C=strength, tol=1e-10, max_iter=10_000).fit(standard, TRAIN[1].numpy())
@@ -316,6 +324,36 @@ def test_logistic_agrees_with_sklearn(strength: float) -> None:
     np.testing.assert_allclose(ours.weights_.T.numpy(), theirs.coef_, atol=2e-4)
     shift = ours.intercept_.numpy() - theirs.intercept_
     np.testing.assert_allclose(shift - shift.mean(), 0, atol=2e-4)
+
+
+def draw_skewed(n: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Twelve features that nearly repeat one another: their covariance spans six decades. Four overlapping classes."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(4, (n,), generator=generator)
+    fixed = torch.Generator().manual_seed(7)
+    centre, mixing = 0.7 * torch.randn(4, 12, generator=fixed), torch.randn(12, 12, generator=fixed)
+    hidden = centre[label] + torch.randn(n, 12, generator=generator)
+    return (hidden * torch.logspace(0, -3, 12)) @ torch.linalg.qr(mixing)[0], label
+
+
+@pytest.mark.parametrize("strength", [0.1, 10.0, 1e4])
+def test_logistic_converges_on_correlated_features(strength: float) -> None:
+    """Against scikit-learn's Newton's method, where L-BFGS in the features' own coordinates creeps."""
+    (z, label), validation = draw_skewed(400, seed=0), draw_skewed(100, seed=1)
+    ours = LogisticClassifier((strength,), max_iterations=60).fit(z, label, *validation)
+    assert ours.is_converged_
+    mean, std = z.double().mean(dim=0), z.double().std(dim=0, correction=0)
+    theirs = linear_model.LogisticRegression(C=strength, tol=1e-12, solver="newton-cg", max_iter=10_000)
+    standard: Any = ((z.double() - mean) / std).numpy()
+    theirs.fit(standard, label.numpy())
+    held_out: Any = ((validation[0].double() - mean) / std).numpy()
+    logits = ((validation[0].double() - mean) / std) @ ours.weights_ + ours.intercept_
+    np.testing.assert_allclose(logits.softmax(dim=1).numpy(), theirs.predict_proba(held_out), atol=1e-3)
+
+
+def test_logistic_says_when_it_has_not_converged() -> None:
+    z, label = draw_skewed(400, seed=0)
+    assert not LogisticClassifier((10.0,), max_iterations=3).fit(z, label, z, label).is_converged_
 
 
 def test_logistic_chooses_on_validation() -> None:
@@ -440,13 +478,34 @@ def test_attentive_probe_solves_what_mean_pooling_cannot() -> None:
         train,
         validation,
         num_classes=3,
-        rates=(3e-3,),
+        rates=(1e-6, 3e-3, 1e-5),
         num_epochs=10,
+        num_trial_epochs=2,
         batch_size=64,
         device=torch.device("cpu"),
         seed=0,
     )
     assert found.validation > 0.95
+    assert found.rate == 3e-3
+
+
+def test_only_the_rate_that_was_best_in_a_short_run_trains_to_the_end() -> None:
+    train, validation = one_token_knows(300, seed=0), one_token_knows(100, seed=1)
+    settings: dict[str, Any] = {"num_classes": 3, "batch_size": 64, "device": torch.device("cpu"), "seed": 0}
+    settings |= {"num_epochs": 5, "num_trial_epochs": 2}
+    several = train_probes(train, validation, rates=(1e-6, 3e-3), **settings)
+    alone = train_probes(train, validation, rates=(3e-3,), **settings)
+    assert several[1:] == alone[1:]
+    assert torch.equal(several.probe.head.weight, alone.probe.head.weight)
+
+
+def test_tokens_of_the_attentive_probe_are_bounded_in_bytes() -> None:
+    subject = make_subject()
+    size = 4 * tokens(subject, "train", 1).z.numel()
+    found = attentive(subject, num_samples=SMALL, num_epochs=1, rates=(1e-3,), max_bytes=30 * size)
+    assert found["attentive_labels"] == 30 < SMALL["train"]
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        attentive(subject, num_samples=SMALL, max_bytes=size)
 
 
 # ---------------------------------------------------------------- fine-tuning and transfer
@@ -462,37 +521,73 @@ def test_finetuning_learns_and_leaves_the_objective_alone() -> None:
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in objective.parameters())
 
 
+class Blind(Flat):
+    """One number of the picture that is the same for all: a head on it cannot learn, the layer before it can."""
+
+    dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 4)
+        nn.init.zeros_(self.layer.weight)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None, causal: bool = False) -> Tensor:
+        return self.layer(x.flatten(2) - 0.35)
+
+
+def see_nothing() -> LabelledSubject:
+    return labelled_subjects(Untrained(Blind()), SampleStream(draw_images(num_classes=2)))["student"]
+
+
 def test_finetuning_moves_the_encoder_and_not_only_the_head() -> None:
-    """A head on one number of the picture that is the same for all cannot learn; the layer before it can."""
-
-    class Blind(Flat):
-        dim = 4
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(64, 4)
-            nn.init.zeros_(self.layer.weight)
-
-        def forward(self, x: Tensor, keep: Tensor | None = None, causal: bool = False) -> Tensor:
-            return self.layer(x.flatten(2) - 0.35)
-
-    subject = labelled_subjects(Untrained(Blind()), SampleStream(draw_images(num_classes=2)))["student"]
+    subject = see_nothing()
     assert subject.test.z.std(dim=0).max() == 0
     assert finetuning(subject, num_steps=40, batch_size=32, rates=(3e-2,))["finetuned"] > 0.9
 
 
-def test_few_labels_are_the_only_ones_that_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And they are the first draw of `label_efficiency`, so that frozen and fine-tuned curves share their labels."""
-    subject, seen = make_subject(), []
+def test_a_subject_knows_the_seed_of_its_run() -> None:
+    stream = SampleStream(draw_images(num_classes=2), seed=5)
+    assert labelled_subjects(Untrained(make_vit()), stream)["student"].seed == 5
+
+
+def test_finetuning_tries_each_rate_briefly_and_trains_on_with_the_best() -> None:
+    subject = see_nothing()
+    settings: dict[str, Any] = {"num_steps": 20, "batch_size": 32}
+    several = finetuning(subject, rates=(1e-6, 3e-2, 1e-5), num_trial_steps=40, **settings)
+    alone = finetuning(subject, rates=(3e-2,), **settings)
+    assert several == alone | {"finetuned_rate_edge": 1}
+    assert several["finetuned_labels"] == min(20 * 32, len(subject.train.labels))
+
+
+@pytest.mark.parametrize("run_seed", [0, 3])
+def test_few_labels_are_the_only_ones_that_are_learned_from(run_seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And they are drawn anew for each seed of a run, the first as in `label_efficiency`."""
+    subject, seen = replace(make_subject(), seed=run_seed), []
     monkeypatch.setattr(
         "jepalab.instruments.finetuning.observe",
         lambda samples, index, **options: seen.append(index) or observe(samples, index, **options),
     )
-    scores = finetuning_shots(subject, shots=(3, 10_000), num_steps=30, batch_size=8, rates=(1e-2,))
+    brief = {"num_steps": 30, "batch_size": 8, "rates": (1e-2,)}
+    scores = finetuning_shots(subject, shots=(3, 10_000), num_draws=2, **brief)
     assert scores.keys() == {"finetuned_shot_3", "finetuned_shot_3_validation"}, "no class has 10,000 labels"
-    wanted = subject.train.index[draw_labels(subject.train.labels, 3, 0)]
-    assert {*torch.cat(seen).tolist()} == {*wanted.tolist()}
+    draws = [draw_labels(subject.train.labels, 3, draw) for draw in (2 * run_seed, 2 * run_seed + 1)]
+    assert {*torch.cat(seen).tolist()} == {*subject.train.index[torch.cat(draws)].tolist()}
     assert scores["finetuned_shot_3"] > 0.6
+    each = []
+    for draw, rows in enumerate(draws, 2 * run_seed):
+        part = FrozenSamples(
+            *(value[rows] for value in (subject.train.levels, subject.train.labels, subject.train.index))
+        )
+        best = finetune(
+            replace(subject, train=part),
+            seed=draw,
+            layer_decay=LAYER_DECAY,
+            num_validation=1000,
+            num_trial_steps=20,
+            **brief,
+        )
+        each.append(accuracy(best.classifier, subject, "test", 2000))
+    assert scores["finetuned_shot_3"] == pytest.approx(sum(each) / 2)
 
 
 def test_rates_fall_with_depth() -> None:

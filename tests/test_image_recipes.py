@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,21 @@ import pytest
 import torch
 from PIL import Image
 
+from jepalab import cli
 from jepalab.backbones.vit import ViT
 from jepalab.catalogue import find_recipes
 from jepalab.compare.cells import fingerprint, judge_run
 from jepalab.fit import fit
+from jepalab.masks.blocks import Blocks
+from jepalab.masks.random import RandomMask
 from jepalab.masks.reference import ReferenceBlocks
+from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_jepa import MaskedJEPA
-from jepalab.recipes import image_scaling, images
+from jepalab.recipes import image_generative, image_jepas, image_scaling, images
 from jepalab.recipes.image_bench import JUDGING, ImageBench, Pictures
 from jepalab.recipes.images import ARMS, CONDITION, MAIN
 from jepalab.recipes.patch_bench import Network, Schedule
+from jepalab.records import RunFolder
 
 SMALL = Network(patch=4, width=32, depth=2, num_heads=2, head_width=32, head_depth=2)
 BRIEF = Schedule(steps=2, batch_size=8)
@@ -64,7 +69,40 @@ def test_every_arm_trains_from_the_same_first_weights_and_can_be_judged(arm: str
     fit(run, device="cpu")
     scores = judge_run(run, replace(images.judging("trial")))
     assert {"linear", "linear_validation"} <= scores.keys()
-    assert ("teacher/linear" in scores) == (arm in {"J1", "J1r", "J5", "J6"})
+    taught = {"J1", "J1r", "J1x", "J5", "J6"}
+    assert ("student/linear" in scores) == (arm in taught)
+    assert ("average/linear" in scores) == (arm in {*TRAINED} - taught)
+
+
+def of_pictures(name: str, recipe: Callable[..., Any]) -> bool:
+    return recipe.__module__ in (image_jepas.__name__, image_generative.__name__)
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in find_recipes().items() if of_pictures(name, recipe)])
+def test_every_recipe_of_pictures_trains_from_the_command_line(name: str, tmp_path: Path, pictures: Pictures) -> None:
+    data = pictures.data if name == "classifier" else pictures.data / "class 0"  # without labels nothing is judged
+    flags: dict[str, Any] = {"data": data, "cache": tmp_path / "cache", "out": tmp_path / "run", "size": 16, "steps": 2}
+    flags |= {"width": 16, "depth": 3, "num-heads": 2, "head-width": 16, "head-depth": 1, "batch-size": 4}
+    if name == "masked-token":
+        flags["num-codes"] = 16
+    assert cli.main(["train", name, *(f"--{flag}={value}" for flag, value in flags.items())]) == 0
+    assert RunFolder(tmp_path / "run").description()["status"] == "done"
+
+
+def test_the_teacher_of_salt_is_part_of_the_budget(bench: ImageBench) -> None:
+    run = image_jepas.salt(bench, teacher_share=0.5).on_steps(9)
+    assert run.first is not None
+    assert (run.steps, run.first.steps) == (6, 3)
+    pixels = run.first.objective
+    assert isinstance(pixels, MAE)
+    assert isinstance(pixels.masks.sampler, Blocks), "as published: the teacher of pixels hides blocks too"
+    objective = run.objective
+    assert isinstance(objective, MaskedJEPA)
+    assert run.prepare is not None
+    run.prepare()
+    for ours, theirs in zip(objective.teacher.parameters(), run.first.objective.encoder.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(next(objective.encoder.parameters()), next(objective.teacher.parameters()))
 
 
 def test_one_view_arms_see_the_same_crops(bench: ImageBench) -> None:
@@ -76,10 +114,13 @@ def test_one_view_arms_see_the_same_crops(bench: ImageBench) -> None:
     assert not torch.equal(views.x, batches[0].x)
 
 
+@pytest.mark.parametrize(("patch", "settings"), [(4, {}), (8, {}), (16, {}), (4, {"num_codes": 1024})])
 @pytest.mark.parametrize("arm", [arm for arm in TRAINED if arm[0] in "JG"])
-def test_heads_have_the_same_budget_within_a_tenth(arm: str, pictures: Pictures) -> None:
-    bench = ImageBench(pictures=replace(pictures, size=32), schedule=BRIEF)
-    counts = ARMS[arm].make(bench).count_parameters()
+def test_heads_have_the_same_budget_within_a_tenth(
+    arm: str, patch: int, settings: dict[str, Any], pictures: Pictures
+) -> None:
+    bench = ImageBench(pictures=replace(pictures, size=8 * patch), network=Network(patch=patch), schedule=BRIEF)
+    counts = ARMS[arm].make(bench, **(settings if arm == "G5" else {})).count_parameters()
     wanted = ARMS["J1"].make(bench).count_parameters()
     head, budget = (each["trained"] - each["encoder"] for each in (counts, wanted))
     assert head == pytest.approx(budget, rel=0.1)
@@ -91,6 +132,36 @@ def test_the_official_masks_are_an_arm_of_their_own(bench: ImageBench) -> None:
     assert isinstance(objective.masks.sampler, ReferenceBlocks)
 
 
+@pytest.mark.parametrize(("jepa", "pixels", "sampler"), [("J1", "G1m", Blocks), ("J1x", "G1", RandomMask)])
+def test_each_camp_is_trained_on_the_others_masks(jepa: str, pixels: str, sampler: type, bench: ImageBench) -> None:
+    ours, theirs = (ARMS[arm].make(bench).objective for arm in (jepa, pixels))
+    assert isinstance(ours, MaskedJEPA)
+    assert isinstance(theirs, MAE)
+    assert type(ours.masks.sampler) is type(theirs.masks.sampler) is sampler
+    one, other = ours.masks(8), theirs.masks(8)
+    assert torch.equal(one.context, other.context)
+    assert torch.equal(one.target, other.target)
+
+
+def test_contrasts_cite_what_they_test() -> None:
+    declared = {(c.better, c.than, c.metric): c for c in images.declare([*ARMS])}  # type: ignore[attr-defined]
+    assert declared["J1", "G1m", "linear"].because == "Only what is compared differs."
+    assert "table 7" in declared["J1", "G1m", "linear"].source
+    assert "table 7" in declared["J1", "G1", "shot_10"].source, "the frozen one; table 2 is fine-tuned"
+    assert "table 1" in declared["J1", "G1", "linear_joined_levels"].source
+    assert ("G2", "G1", "attentive") in declared, "which is how the source read"
+    assert "own hypothesis" in declared["V1", "J1", "linear"].source
+    assert len({claim.name for claim in declared.values()}) == len(declared)
+
+
+def test_the_last_four_levels_are_a_chief_metric_where_there_are_four(plan: Callable[..., Any]) -> None:
+    shallow, deep = plan(), plan(network=replace(SMALL, depth=4))
+    assert list(deep.metrics)[:2] == ["linear", "linear_joined_levels"]
+    counts = [sum(c.metric == "linear_joined_levels" for c in made.contrasts) for made in (shallow, deep)]
+    assert counts == [0, 1], "one that cannot be tested would count in Holm's correction"
+    assert [any("no last 4 levels" in note for note in made.notes) for made in (shallow, deep)] == [True, False]
+
+
 def test_patches_that_do_not_fit_are_refused(pictures: Pictures) -> None:
     for patch in (5, 16):
         with pytest.raises(ValueError, match=r"cannot be cut into at least 4 x 4 patches"):
@@ -99,20 +170,20 @@ def test_patches_that_do_not_fit_are_refused(pictures: Pictures) -> None:
 
 @pytest.fixture
 def plan(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr(images, "tuned", lambda: TUNED)
-    monkeypatch.setattr(image_scaling, "tuned", lambda: TUNED)
+    monkeypatch.setattr(images, "tuned", lambda *_: TUNED)
+    monkeypatch.setattr(image_scaling, "tuned", lambda *_: TUNED)
 
     def made(data: Path | None = None, **settings: Any) -> Any:
         chosen = pictures if data is None else replace(pictures, data=data)
-        return images.plan(chosen, network=SMALL, **({"samples": 64} | settings))
+        return images.plan(chosen, **({"samples": 64, "network": SMALL} | settings))
 
     return made
 
 
 def test_untuned_arms_do_not_compete_and_the_report_says_so(plan: Callable[..., Any]) -> None:
     made = plan()
-    assert [cell.arm for cell in made.cells] == ["J1", "G1", "S", "R", "PCA"]
-    assert any("V1, G2, G4" in note for note in made.notes)
+    assert [cell.arm for cell in made.cells] == ["J1", "G1", "S", "R", "PCA", "PIX"]
+    assert any("V1, G1m, G2, G4" in note for note in made.notes)
     assert {contrast.name for contrast in made.contrasts} >= {"Frozen features: I-JEPA beats MAE"}
     assert next(iter(made.metrics)) == "linear"
     with pytest.raises(ValueError, match="untuned arms do not compete"):
@@ -143,6 +214,48 @@ def test_a_budget_of_time_is_split_and_remembered(plan: Callable[..., Any], pict
     assert (pictures.cache / "costs.json").exists()  # type: ignore[operator]
 
 
+def test_a_number_of_samples_is_told_with_what_it_can_show(plan: Callable[..., Any]) -> None:
+    notes = plan(samples=640, num_seeds=1).notes
+    assert any("Each trained arm saw 640 pictures" in note and "1 seed(s)" in note for note in notes)
+    assert any("no contrast can be held" in note for note in notes)
+
+
+def test_components_are_fitted_to_a_bounded_number_of_frames(bench: ImageBench, monkeypatch: Any) -> None:
+    frames: list[int] = []
+    monkeypatch.setattr("jepalab.recipes.patch_bench.PixelPCA.fit", lambda self, x: frames.append(len(x)))
+    monkeypatch.setattr("jepalab.recipes.patch_bench.PCA_BYTES", 40 * 8 * 3 * 32**2)
+    prepare = ARMS["PCA"].make(bench).prepare
+    assert prepare is not None
+    prepare()
+    assert frames == [40]
+
+
+def test_contrasts_without_their_read_out_are_left_out_and_that_is_said(plan: Callable[..., Any]) -> None:
+    """They would count in Holm's correction as p-values of 1, and make the others harder to show."""
+    quick, full = plan(read_outs="quick"), plan(read_outs="full")
+    assert {claim.metric for claim in full.contrasts} - {claim.metric for claim in quick.contrasts} == {"finetuned"}
+    (note,) = (note for note in quick.notes if "left out, as only" in note)
+    assert "Fine-tuned: MAE beats I-JEPA" in note
+    assert not any("left out, as only" in note for note in full.notes)
+
+
+def test_test_noise_is_that_of_the_pictures_that_are_read(plan: Callable[..., Any], monkeypatch: Any) -> None:
+    few = {"train": 40, "validation": 10, "test": 6}
+    monkeypatch.setattr(images, "FEW_IMAGES", few)
+    notes = plan(samples=0, budget="5m", read_outs="quick").notes
+    assert any("Accuracies are on 6 labelled pictures" in note for note in notes)
+
+
+def test_workers_share_the_budget(plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Costs as a busy machine could measure them would let one arm's run fill the budget alone.
+    def costs(measures: Mapping[str, object], **_: object) -> dict[str, float]:
+        return {name: 1.0 if name.startswith("encoders") else 1e-3 for name in measures}
+
+    monkeypatch.setattr("jepalab.recipes.lab.measured_costs", costs)
+    one, two = (plan(samples=0, budget="5m", num_seeds=1, num_workers=n).budget.amount for n in (1, 2))
+    assert two == pytest.approx(2 * one, rel=0.15)
+
+
 def test_pictures_without_labels_train_but_are_not_judged(tmp_path: Path, plan: Callable[..., Any]) -> None:
     folder = draw_folder(tmp_path / "data", num_classes=1)
     lone = folder / "class 0"
@@ -165,5 +278,5 @@ def test_scaling_trains_the_same_arms_longer(pictures: Pictures, plan: Callable[
 
 
 def test_main_arms_cover_both_camps_floors_and_ceiling() -> None:
-    assert {"J1", "V1", "G1", "G2", "G4", "S", "R", "PCA"} == {*MAIN}
-    assert all(ARMS[arm].knob for arm in MAIN if arm not in {"R", "PCA"})
+    assert {"J1", "V1", "G1", "G1m", "G2", "G4", "S", "R", "PCA", "PIX"} == {*MAIN}
+    assert all(ARMS[arm].knob for arm in MAIN if arm not in {"R", "PCA", "PIX"})

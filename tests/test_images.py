@@ -89,7 +89,7 @@ def test_folder_of_classes_keeps_every_pixel_and_splits_each_class(folder: Path,
     for label, num in enumerate((30, 20)):
         parts = opened.splits[opened.labels == label].long().bincount().tolist()
         assert parts == [num - 2 * num // 10, num // 10, num // 10]
-    assert "50 colour pictures of 8 x 8" in opened.describe()
+    assert "50 colour pictures of 8 x 8" in repr(opened)
     assert "2 classes of 20 to 30 pictures (cats, dogs); train 40, validation 5, test 5" in opened.describe()
 
 

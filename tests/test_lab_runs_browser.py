@@ -46,7 +46,7 @@ def write(folder: RunFolder, steps: range, *, std: float = 0.8, term: str = "pre
     folder.describe(**(known | {"weights": {term: 1.0}, "clips_per_batch": 64, "flops_per_step": 1e9} | facts))
     folder.beat(steps[-1])
     for step in steps:
-        meters = {"std": std, "rankme": 12.0, "rankme_centred": 11.0, "mean_cosine": 0.2}
+        meters = {"std": std, "std_samples": std / 2, "rankme": 12.0, "rankme_centred": 11.0, "mean_cosine": 0.2}
         folder.log({"step": step, "seconds": step / 10, "loss": {term: 1 / step}, "meters": meters})
 
 
@@ -123,7 +123,8 @@ def test_the_list_says_what_became_of_each_and_warns_of_a_collapse(address: str)
         assert "no longer finite" in page.locator("#rows").inner_text()
         page.wait_for_selector(".meter .warning")
         assert page.locator(".meter .warning").count() == 1
-        assert "Collapsing" in page.locator("section.meter[aria-label*=flat]").inner_text()
+        said = page.locator("section.meter[aria-label*=flat]").inner_text()
+        assert "Collapsing: the embeddings all point one way; tokens say where they are" in said
         page.fill("#search", "mae")
         until(page, "document.querySelectorAll('#rows tr').length === 1")
         page.fill("#search", "")

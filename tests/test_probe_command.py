@@ -27,11 +27,14 @@ from jepalab.backbones.pca import PixelPCA
 from jepalab.backbones.resnet import ResNet
 from jepalab.backbones.vit import ViT
 from jepalab.cli import main
+from jepalab.data.clips import open_clips
 from jepalab.data.images import Images, open_images
+from jepalab.data.series import open_series
 from jepalab.hub.encoders import fresh_encoder, read_config, save_encoder
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
 from jepalab.instruments.matching import match_channels, read_shape
+from jepalab.instruments.posthoc import posthoc
 from jepalab.probing import pixel_components
 from jepalab.types import PatchEncoder
 
@@ -94,7 +97,7 @@ def test_training_leaves_its_encoders_to_be_loaded(lab: Path) -> None:
         state = jepalab.load("run", encoder=name).state_dict()
         assert state.keys() == {key.removeprefix(prefix) for key in checkpoint if key.startswith(prefix)}
         assert all(torch.equal(value, checkpoint[prefix + key]) for key, value in state.items())
-    assert torch.equal(jepalab.load("run").embed.weight, checkpoint["encoder.embed.weight"])
+    assert torch.equal(jepalab.load("run").embed.weight, checkpoint["teacher.encoder.embed.weight"])
     facts = read_config(lab / "run" / "encoders" / "teacher")["facts"]
     images = open_images(lab / "photos", size=SIZE)
     assert facts == {
@@ -109,18 +112,18 @@ def test_training_leaves_its_encoders_to_be_loaded(lab: Path) -> None:
 
 def test_probe_scores_are_those_of_scikit_learn(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "probe", "run", "--data", "photos")
-    assert found["encoder"] == "student"
+    assert found["encoder"] == "teacher"
     assert (found["num"], found["num_classes"]) == ({"train": 96, "validation": 12, "test": 12}, 3)
     assert found["chance"] == pytest.approx(1 / 3)
-    assert main(["embed", "run", "--data", "photos", "--out", "student.npy"]) == 0
-    rows = whose(lab / "student.csv")
+    assert main(["embed", "run", "--data", "photos", "--out", "teacher.npy"]) == 0
+    rows = whose(lab / "teacher.csv")
     labels, splits = (np.array([row[column] for row in rows]) for column in ("label", "split"))
-    student = jepalab.load("run")
+    teacher = jepalab.load("run")
     x = open_by_hand(photo_files(lab))
     flat = x.flatten(1).numpy()
     embeddings = {
-        "student": np.load(lab / "student.npy"),
-        "random init": fresh_encoder(student)(x).mean(1).numpy(),
+        "teacher": np.load(lab / "teacher.npy"),
+        "random init": fresh_encoder(teacher)(x).mean(1).numpy(),
         "pixel PCA": PCA(WIDTH, svd_solver="full").fit(flat[splits == "train"]).transform(flat),
     }
     assert found["scores"].keys() == embeddings.keys()
@@ -153,7 +156,7 @@ def test_probe_says_what_its_numbers_mean(lab: Path, capsys: pytest.CaptureFixtu
     shown = " ".join(capsys.readouterr().out.split())
     for said in (
         "Test accuracy in %",
-        "student",
+        "teacher",
         "random init",
         "pixel PCA",
         "12 test samples of 3 classes",
@@ -193,6 +196,58 @@ def test_probe_reads_what_it_is_asked_to(
     assert "By labels a class" in shown
     assert "By layer, linear" in shown
     assert re.search(r"pixel PCA [^\n]* - [^\n]* - ", shown)
+
+
+def test_full_read_outs_are_those_of_the_image_lab(
+    lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "attentive", partial(attentive, num_epochs=1, rates=(1e-3,)))
+    monkeypatch.setattr(probing, "finetuning", partial(finetuning, num_steps=2, rates=(1e-3,)))
+    monkeypatch.setattr(probing, "posthoc", partial(posthoc, num_steps=2))
+    full = ["probe", "run", "--data", "photos", "--read-outs", "full"]
+    scores = told(capsys, *full)["scores"]
+    name, *_ = scores
+    wanted = {
+        "linear",
+        "linear_sgd",
+        "attentive",
+        "finetuned",
+        "shot_1",
+        "linear_level_1",
+        "robust_noise",
+        "robust_mean",
+    }
+    wanted |= {"lidar", "cka_with_pixels", "rankme", "posthoc_psnr", "posthoc_pooled_psnr"}
+    assert wanted <= scores[name].keys() == scores["random init"].keys()
+    assert {"linear_sgd", "shot_1"} <= scores["pixel PCA"].keys()
+    assert scores[name]["robust_clean"] == pytest.approx(scores[name]["linear"])
+    assert not {"linear_sgd", "rankme", "robust_mean"} & told(capsys, *full[:-2])["scores"][name].keys()
+    assert main(full) == 0
+    shown = capsys.readouterr().out
+    for title in ("BN + SGD", "Corrupted pictures, linear in %", "Geometry: a diagnosis", "PSNR in dB"):
+        assert title in shown
+
+
+def test_certainty_counts_videos_and_groups_once() -> None:
+    found = {"num": {"train": 80, "validation": 20, "test": 100}, "chance": 0.5, "num_classes": 2}
+    found |= {"scores": {"student": {"linear": 0.8}}, "test_units": [100, "picture"]}
+    assert "So many tell an accuracy to about ± 7.8 points" in " ".join(probing.in_words(found))
+    words = " ".join(probing.in_words(found | {"test_units": [25, "video"]}))
+    assert "They come from 25 video(s), and what comes from one goes together" in words
+    assert "tell an accuracy to about ± 15.7 points" in words
+
+
+def test_clips_of_one_video_and_windows_of_one_person_are_one_unit(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    videos = dice.integers(0, 256, (40, 12, 8, 8), dtype=np.uint8)
+    clips = open_clips(videos, num_frames=4, size=8, clips_per_video=3, labels=np.arange(40) % 2, cache=tmp_path)
+    test = clips.indices("test")
+    assert (len(test), clips.num_units(test), clips.unit) == (12, 4, "video")
+    values = dice.normal(size=(400, 2))
+    people, kinds = np.arange(400) // 40, np.arange(400) // 20 % 2
+    series = open_series(values, window=8, hop=4, labels=kinds, groups=people)
+    assert series.num_units(series.indices("test")) == 2
+    assert len(series.indices("test")) == 18
 
 
 def test_floor_of_pixels_has_no_floor_under_it(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,7 +382,7 @@ def test_missing_pyarrow_is_named(
         ("probe nowhere --data photos", "There is no nowhere; wanted the folder of a run"),
         ("probe photos --data photos", "photos is neither the folder of a run nor of an encoder"),
         ("probe unfinished --data photos", "unfinished holds a run without encoders"),
-        ("probe run --data photos --encoder tutor", "run has no encoder 'tutor'; it has: student, teacher."),
+        ("probe run --data photos --encoder tutor", "run has no encoder 'tutor'; it has: teacher, student."),
         ("probe run --data nothing", "there is no nothing"),
         ("probe run --data run", "run holds no picture"),
         ("probe run --data grey", "The samples in grey have no labels, and a probe reads classes"),

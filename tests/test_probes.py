@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from jepalab.instruments.knn import KNNClassifier
-from jepalab.instruments.probes import Ridge, RidgeClassifier, information_budget, moments, standardise
+from jepalab.instruments.probes import Ridge, RidgeClassifier, edge_of, information_budget, moments, standardise
 
 
 class Split(NamedTuple):
@@ -109,6 +109,13 @@ def test_classifier_chooses_the_penalty_that_validates_best() -> None:
     best = max(alone, key=alone.__getitem__)
     for order in (lambdas, lambdas[::-1]):
         assert RidgeClassifier(order).fit(*data).lambda_ == best
+
+
+def test_what_is_chosen_at_an_edge_of_its_grid_is_told() -> None:
+    grid = (1e-2, 1.0, 1e2)
+    assert [edge_of(chosen, grid) for chosen in grid] == [-1, 0, 1]
+    assert [edge_of(chosen, grid[::-1]) for chosen in grid] == [-1, 0, 1]
+    assert edge_of(1.0, (1.0,)) == edge_of(1.0, (1.0, 2.0)) == 0
 
 
 def test_exact_linear_targets_are_read_exactly() -> None:

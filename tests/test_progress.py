@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from jepalab import progress
-from jepalab.progress import LiveDisplay, Moment, PlainDisplay, make_display
+from jepalab.progress import ALARMS, LiveDisplay, Moment, PlainDisplay, make_display
 
 METERS = {"std": 0.5, "dead_dims": 0.0, "rankme": 7.2, "rankme_centred": 6.1, "mean_cosine": 0.13}
 MOMENT = Moment(
@@ -47,7 +47,30 @@ def test_moment_in_one_line() -> None:
 
 @pytest.mark.parametrize(("std", "collapses"), [(0.051, False), (0.049, True), (0.0, True)])
 def test_collapse_is_called_by_its_name(std: float, collapses: bool) -> None:
-    assert ("COLLAPSING" in replace(MOMENT, meters=METERS | {"std": std}).describe()) is collapses
+    for name in ALARMS:
+        assert ("COLLAPSING" in replace(MOMENT, meters=METERS | {name: std}).warn()) is collapses
+    assert replace(MOMENT, meters={}).warn() == ""
+
+
+@pytest.mark.parametrize("columns", ["80", "160"])
+def test_a_warning_is_never_cut_off(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = sit_at_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", columns)
+    display = LiveDisplay()
+    display.start(["a"])
+    moment = replace(MOMENT, meters=METERS | {"std": 0.01})
+    display.news("a", moment)
+    display.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    assert moment.warn() in " ".join(shown.split())
+
+
+def test_a_warning_follows_the_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    display = PlainDisplay()
+    display.start(["a"])
+    moment = replace(MOMENT, step=200, meters=METERS | {"std_samples": 0.01})
+    display.news("a", moment)
+    assert capsys.readouterr().err == f"a step 200/200 · {moment.describe()} · {moment.warn()}\n"
 
 
 def test_plain_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_recorded_episodes_are_compared_and_reported(
 def test_the_search_is_on_the_same_episodes(recorded: Path) -> None:
     search = pusht.tunable(data=recorded, frameskip=2)
     assert search.metric == "all_ever_wide"
-    assert search.worlds == {"pusht": Stored(recorded, frameskip=2)}
+    assert search.worlds == {"pusht": Stored(recorded, frameskip=2).named()}
     made = search.make(0, arm="J1", world=search.worlds["pusht"], settings={"lr": 2e-3, "slowness": 3.0}, steps=1)
     assert made.lr == 2e-3
     assert made.objective.weights["slowness"] == 3.0

@@ -114,7 +114,7 @@ def test_unequal_steps_are_said(results: dict[str, Any], tmp_path: Path) -> None
 
 def test_tuning_and_compute_are_tabulated(page: Page) -> None:
     tuned = page.row("What tuning chose", "changing", "J1", "lr 0.0028, spread 0.12")
-    assert tuned[3:] == ["3", "0.512", "67 %", "1: 0.30, 2: 0.40, 3: 0.46"]
+    assert tuned[3:] == ["changing", "3", "0.512", "67 %", "1: 0.30, 2: 0.40, 3: 0.46"]
     assert page.row("What every arm spent", "none", "J1", "3")[3:8] == ["100", "6,400", "38.4 k", "2 G", "200 G"]
     assert [float(row["train_flops"]) for row in page.sheets["compute.csv"][:1]] == [2e11]
 

@@ -270,7 +270,7 @@ def test_no_group_is_in_two_splits(cache: Path, seed: int) -> None:
     found = split_of(opened, opened.groups)
     assert all(len(splits) == 1 for splits in found.values())
     assert sorted(splits.pop() for splits in found.values()) == [0] * 8 + [1] * 2 + [2] * 2
-    assert "12 groups, none of them in two splits" in opened.describe()
+    assert "12 groups, none of them in two splits" in repr(opened)
 
 
 def test_splits_depend_on_the_seed_and_nothing_else(folder: Path, cache: Path) -> None:
@@ -406,7 +406,7 @@ def test_arrays_that_are_no_series_say_what_was_wanted(tmp_path: Path, cache: Pa
             open_series(bad, window=WINDOW)
     with pytest.raises(ValueError, match=r"Wanted labels as whole numbers \[60\] or \[60, 8\], got int64 \[59\]"):
         open_series(values, window=WINDOW, labels=np.arange(59))
-    with pytest.raises(ValueError, match=r"Wanted a group for everything, but 1 are negative"):
+    with pytest.raises(ValueError, match=r"Wanted a group for everything, but 1 are blank or negative"):
         open_series(values, window=WINDOW, groups=np.arange(-1, 59))
     with pytest.raises(ValueError, match="belong to tables"):
         open_series(values, window=WINDOW, label_column="label")

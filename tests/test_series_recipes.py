@@ -16,13 +16,18 @@ from jepalab.cli import main
 from jepalab.compare.cells import judge_run
 from jepalab.compare.grid import compare
 from jepalab.compare.report import write_report
+from jepalab.compare.series_pictures import hidden_rows
 from jepalab.fit import fit
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
 from jepalab.instruments.finetuning_shots import finetuning_shots
 from jepalab.instruments.hand_features import hand_features
+from jepalab.instruments.series_pictures import draw_series
 from jepalab.masks.causal import PastFuture
+from jepalab.masks.random import RandomMask
+from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_jepa import MaskedJEPA
+from jepalab.objectives.next_patch import NextPatch
 from jepalab.recipes import sensors
 from jepalab.recipes.patch_bench import Network, Schedule
 from jepalab.recipes.sensors import ARMS, CONDITION
@@ -72,7 +77,8 @@ def test_every_arm_trains_from_the_same_first_weights_and_can_be_judged(arm: str
     fit(run, device="cpu")
     scores = judge_run(run, sensors.judging("trial"))
     assert {"linear", "linear_validation"} <= scores.keys()
-    assert ("teacher/linear" in scores) == (arm in {"J3", "J4"})
+    assert ("student/linear" in scores) == (arm in {"J3", "J4"})
+    assert ("average/linear" in scores) == (arm in {*TRAINED} - {"J3", "J4"})
 
 
 @pytest.mark.parametrize("arm", [arm for arm in TRAINED if arm[0] in "JG"])
@@ -88,6 +94,36 @@ def test_the_first_three_jepas_see_the_past_and_predict_the_future(bench: Series
         objective = ARMS[arm].make(bench).objective
         assert isinstance(objective, MaskedJEPA)
         assert objective.masks.sampler == PastFuture((8,), num_context=4)
+
+
+def test_the_twin_of_the_masked_jepa_in_numbers_hides_what_it_hides(bench: SeriesBench) -> None:
+    jepa, mae, usual = (ARMS[arm].make(bench).objective for arm in ("J4", "G1m", "G1"))
+    assert isinstance(jepa, MaskedJEPA)
+    assert isinstance(mae, MAE)
+    assert isinstance(usual, MAE)
+    assert isinstance(usual.masks.sampler, RandomMask)
+    one, other = jepa.masks(8), mae.masks(8)
+    assert torch.equal(one.context, other.context)
+    assert torch.equal(one.target, other.target)
+
+
+def test_contrasts_of_sensors_name_arms_that_take_part() -> None:
+    declared = sensors.declare([*ARMS])
+    assert {(c.better, c.than, c.metric) for c in declared} == {
+        ("J4", "G1", "linear"),
+        ("J4", "G1m", "linear"),
+        ("J1", "G2", "linear"),
+        ("G1", "J4", "finetuned"),
+        ("J4", "R", "linear"),
+        ("J4", "RAW", "linear"),
+        ("J4", "HAND", "linear"),
+        ("J4", "R", "finetuned_shot_5"),
+    }
+    assert len({c.name for c in declared}) == len(declared)
+    alone = {(c.better, c.than) for c in declared if "only what is compared differs" in c.because}
+    assert alone == {("J4", "G1m")}, "the others differ in masks too"
+    assert {(c.better, c.than) for c in sensors.declare(["J4", "R"])} == {("J4", "R")}
+    assert sensors.declare(["J4"]) == []
 
 
 def test_floors_are_the_window_itself_and_what_engineers_made_of_it(bench: SeriesBench) -> None:
@@ -107,7 +143,7 @@ def test_patches_that_do_not_fit_are_refused(recordings: Recordings) -> None:
 
 def test_a_comparison_of_series_is_reported(recordings: Recordings, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sensors, "tuned", lambda: TUNED)
+        patch.setattr(sensors, "tuned", lambda *_: TUNED)
         plan = sensors.plan(recordings, samples=256, num_seeds=1, patch=4, width=32, depth=2)
         brief = (attentive, partial(finetuning, num_steps=5), partial(finetuning_shots, num_steps=5))
         plan = replace(plan, judging=replace(plan.judging, of_the_first=brief))
@@ -118,10 +154,15 @@ def test_a_comparison_of_series_is_reported(recordings: Recordings, tmp_path: Pa
     page = write_report(tmp_path).read_text()
     for words in (
         "windows seen",
-        "Left out, for want of tuned settings: J1, J2, J3, G2, S.",
+        "Left out, for want of tuned settings: J1, J2, J3, G1m, G2, S.",
         "6 groups, none of them in",
+        "What is hidden of a window, and what is predicted",
+        "What the probe confuses",
+        "G1, a",
+        "windows-windows.csv",
     ):
         assert words in page
+    assert page.count("confusion-") >= 5, "of every arm"
 
 
 def test_a_run_on_series_is_trained_probed_and_embedded(
@@ -135,6 +176,40 @@ def test_a_run_on_series_is_trained_probed_and_embedded(
     capsys.readouterr()
     assert main(["probe", "run", *place, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found["scores"]) == {"student", "random init"}
+    assert set(found["scores"]) == {"teacher", "random init"}
     assert main(["embed", "run", *place, "--out", "z.npy"]) == 0
     assert np.load("z.npy").shape == (144, 32)
+
+
+def test_pictures_of_series_say_what_the_model_says(bench: SeriesBench) -> None:
+    masked, stepwise, raw = (ARMS[arm].make(bench) for arm in ("G1", "G2", "RAW"))
+    found = draw_series(masked.objective, masked.stream)
+    windows, predicted, context = found["windows"], found["predicted"], found["context"]
+    assert windows.shape == predicted.shape == (3, 32, 2)
+    seen = context.repeat(4, axis=1)
+    assert np.allclose(predicted[seen], windows[seen], atol=1e-5)
+    assert (predicted[~seen] != windows[~seen]).all()
+    assert list(found["channels"]) == ["a", "b"]
+    test = bench.samples().labels[bench.samples().indices("test")]
+    assert found["confusion"].sum() == len(test)
+    assert found["confusion"].sum(1).tolist() == test.bincount(minlength=3).tolist()
+
+    later = draw_series(stepwise.objective, stepwise.stream)["predicted"]
+    assert np.allclose(later[:, :4], windows[:, :4], atol=1e-5)
+    x = torch.tensor(windows)
+    changed = x.clone()
+    changed[:, 16:] += 1.0
+    objective = stepwise.objective
+    assert isinstance(objective, NextPatch)
+    told = [objective.eval().predict(each, torch.ones(3, dtype=torch.long)) for each in (x, changed)]
+    assert torch.equal(told[0][:, :3], told[1][:, :3]), "patches before the change"
+    wanted = told[0] * objective.vit.std.repeat_interleave(4) + objective.vit.mean.repeat_interleave(4)
+    drawn = torch.tensor(later[:, 4:]).unflatten(1, (7, 4)).transpose(2, 3).flatten(2)
+    torch.testing.assert_close(drawn, wanted.detach(), atol=1e-4, rtol=1e-4)
+    assert draw_series(raw.objective, raw.stream).keys() == {"windows", "channels", "confusion", "names"}
+
+
+def test_hidden_rows_are_those_of_hidden_patches() -> None:
+    context = np.array([[True, False, False, True, False]])
+    assert hidden_rows({"context": context}, 20) == [(4, 12), (16, 19)]
+    assert hidden_rows({}, 20) == []

@@ -187,6 +187,40 @@ def test_rollout_of_the_exact_world_is_exact_and_of_a_deaf_one_decays() -> None:
     assert deaf[2] < 0.97
 
 
+class IntoTheTeachersSpace(SequencePredictor):
+    """Predicts exactly what the teacher says of where the student saw the object go; all of it is linear."""
+
+    def __init__(self, read: Tensor, say: Tensor) -> None:
+        super().__init__(3, num_actions=2, width=4)
+        self.read, self.say = read, say
+
+    def rollout(self, z: Tensor, past: Tensor, action: Tensor) -> Tensor:
+        return (z[:, -1:, None] @ self.read + action.cumsum(2)) @ self.say
+
+
+def test_rollout_is_read_in_the_space_of_the_teacher_that_it_predicts() -> None:
+    matrix, student, teacher = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        for seed, shape in enumerate(((2, 5), (5, 3), (5, 3)))
+    )
+    encoder = Linear(student)
+    predictor = IntoTheTeachersSpace(torch.linalg.pinv(matrix @ student), matrix @ teacher)
+    objective = EMAJEPA(encoder, predictor=predictor, normalise=lambda z: z)
+    with torch.no_grad():
+        objective.teacher.get_parameter("encoder.matrix").copy_(teacher)
+    parts: dict[Split, int] = {"train": 120, "validation": 40, "test": 60}
+    batches = [as_series(WORLD, num_clips, split, matrix) for split, num_clips in parts.items()]
+    judged = {
+        name: Subject(objective, *(Features(each(batch.x).detach(), batch) for batch in batches), encoder=each)
+        for name, each in objective.probed_encoders().items()
+    }
+    scores = rollout(judged["student"])
+    assert scores.keys() == {"rollout_1_r2", "rollout_2_r2", "rollout_3_r2"}
+    assert all(score > 0.9999 for score in scores.values())
+    assert rollout(judged["teacher"]) == {}, "both encoders start from the student, so there is one score"
+    assert rollout(replace(judged["student"], encoder=None)) == scores
+
+
 def test_rollout_needs_an_objective_that_imagines() -> None:
     assert rollout(subject(true_position)) == {}
 
@@ -219,12 +253,13 @@ def test_embedding_in_parts_is_embedding_at_once() -> None:
 def test_subjects_are_the_encoders_one_could_take_home() -> None:
     objective = EMAJEPA(ConvEncoder(8, dim=4), predictor=SequencePredictor(4, num_actions=2, width=8)).train()
     with torch.no_grad():
-        objective.teacher.get_parameter("project.bias").add_(1)
+        objective.teacher.get_parameter("encoder.project.bias").add_(1)
     found = subjects(objective, DOTS)
     assert list(found) == ["student", "teacher"]
     assert not objective.training
     for name, encoder in objective.probed_encoders().items():
         judged = found[name]
+        assert judged.encoder is encoder
         splits: dict[Split, Features] = {"train": judged.train, "validation": judged.validation, "test": judged.test}
         for split, part in splits.items():
             held_out = DOTS.held_out(split, NUM_CLIPS[split])

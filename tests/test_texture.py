@@ -23,7 +23,11 @@ from jepalab.data.sprites import SPLITS
 from jepalab.data.texture import CELL, FOLDS, KINDS, PLACES, RESIDUES, SHAPES, TURNS, TexturedShapes, Textures, cells
 from jepalab.instruments.capacity import nuisance_capacity
 from jepalab.instruments.texture import pooled_geometry, texture_budget
+from jepalab.masks.random import RandomMask
+from jepalab.objectives.mae import MAE
+from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.objectives.untrained import Untrained
+from jepalab.recipes import settings as tuned_settings
 from jepalab.recipes import texture, tuning
 from jepalab.recipes.texture_arms import TexturedWorld
 from jepalab.types import Batch, Features, Stream, Subject
@@ -387,6 +391,20 @@ def test_arms_start_from_one_encoder_and_have_heads_of_one_size(arm: str) -> Non
         assert loss.isfinite()
 
 
+def test_the_twin_of_mae_hides_what_ijepa_hides() -> None:
+    settings, world = {"lr": 1e-4, "weight_decay": 0.0}, TexturedWorld()
+    jepa, mae, usual = (
+        texture.make_run(0, arm=arm, world=world, settings=settings).objective for arm in ("J3", "G2m", "G2")
+    )
+    assert isinstance(jepa, MaskedJEPA)
+    assert isinstance(mae, MAE)
+    assert isinstance(usual, MAE)
+    one, other = jepa.masks(8), mae.masks(8)
+    assert torch.equal(one.context, other.context)
+    assert torch.equal(one.target, other.target)
+    assert isinstance(usual.masks.sampler, RandomMask)
+
+
 def found_in(conditions: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     return {
         "conditions": {
@@ -401,7 +419,7 @@ def found_in(conditions: dict[str, tuple[str, ...]]) -> dict[str, Any]:
 
 
 def test_untuned_arms_never_compete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texture, "files", lambda package: tmp_path)
+    monkeypatch.setattr(tuned_settings, "files", lambda package: tmp_path)
     with pytest.raises(ValueError, match=r"untuned arms never compete; run `jepalab tune texture`"):
         texture.plan()
     target = tmp_path / "texture.tuned.json"
@@ -424,7 +442,7 @@ def test_untuned_arms_never_compete(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_contrasts_are_declared_as_the_hypotheses_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texture, "files", lambda package: tmp_path)
+    monkeypatch.setattr(tuned_settings, "files", lambda package: tmp_path)
     trained = tuple(texture.tunable().knobs)
     tuned = ("clean", "noise 0.5", "coherent 0.5", "local 0.5", "light 0.5")
     (tmp_path / "texture.tuned.json").write_text(json.dumps(found_in(dict.fromkeys(tuned, trained))))
@@ -443,7 +461,10 @@ def test_contrasts_are_declared_as_the_hypotheses_say(tmp_path: Path, monkeypatc
         ("H1d", "G2", "J3", "count_linear", "light 0.25"),
         ("H1d", "G2", "J3", "position_r2", "coherent 0.1"),
     }
-    assert all(contrast.source for contrast in planned.contrasts)
+    sources = {c.metric: c.source for c in planned.contrasts}
+    assert all(sources.values())
+    assert "own hypothesis" in sources["position_r2"], "Clevr's distances are told alike by both"
+    assert "90.5" in sources["count_linear"]
 
 
 def test_search_keeps_each_arms_best_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,10 +478,10 @@ def test_search_keeps_each_arms_best_trial(tmp_path: Path, monkeypatch: pytest.M
             yield {"condition": cell.condition, "arm": cell.arm, "metrics": {"validation_semantic": score}}
 
     monkeypatch.setattr(tuning, "run_grid", results)
-    monkeypatch.setattr(tuning, "files", lambda package: tmp_path)
+    monkeypatch.chdir(tmp_path)
     search = tuning.Search(arms=("J3", "G2"), conditions=("noise 0.5",), num_trials=3, steps=7)
     found = tuning.tune(texture.tunable(), search)
-    assert json.loads((tmp_path / "texture.tuned.json").read_text()) == found
+    assert json.loads((tmp_path / "runs/tune-texture/texture.tuned.json").read_text()) == found
     assert (found["command"], found["steps"], found["num_trials"]) == ("jepalab tune texture", 7, 3)
     for arm in ("J3", "G2"):
         assert found["conditions"]["noise 0.5"][arm]["settings"] == draw_trials(texture.tunable().knobs[arm], 3)[2]

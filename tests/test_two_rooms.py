@@ -27,6 +27,7 @@ from jepalab.envs.two_rooms import CANDIDATES, EB_JEPA_RADIUS, RoomState, TwoRoo
 from jepalab.envs.two_rooms_layout import Layout, Layouts
 from jepalab.envs.two_rooms_walks import expert_walks, random_walks
 from jepalab.envs.walks import Gait, film, replay
+from jepalab.recipes.world_planning import Planning
 
 KINDS = {
     "fixed": TwoRooms(),
@@ -593,6 +594,49 @@ def test_the_light_decides_which_door_is_open() -> None:
         assert torch.equal(walls, walls[:1].expand_as(walls))
     with pytest.raises(ValueError, match=r"needs two, got 1; use Layouts\.two_doors"):
         TwoRooms(light=Light(opens_a_door=True))
+
+
+@pytest.mark.parametrize(("flip", "touched", "copied"), [(0.0, False, True), (0.0, True, True), (0.5, False, False)])
+def test_a_goal_shows_the_light_of_the_start_unless_chance_changes_it(flip: float, touched: bool, copied: bool) -> None:
+    env = TwoRooms(light=Light(flip=flip, changes_when_hit=touched))
+    start, goal = env.random_pairs(200, torch.Generator().manual_seed(0))
+    assert start.is_on is not None
+    assert goal.is_on is not None
+    assert torch.equal(start.is_on, goal.is_on) == copied
+    assert 0 < int(start.is_on.sum()) < 200
+
+
+def test_a_door_that_chance_opens_again_is_as_far_as_the_wait() -> None:
+    """By hand: 7 pixels through the upper door, and 2.45 for each step until it opens, unless the lower one is less."""
+    layouts = Layouts.two_doors()
+    layout = layouts.draw(keys(0, 2))
+    start, end = (torch.tensor([[x, 18.0]]).expand(2, 2) for x in (29.0, 36.0))
+    closed_for_good = TwoRooms(layouts=layouts, light=Light(opens_a_door=True))
+    around = None
+    for flip, hold, wait in ((0.0, 1, math.inf), (0.5, 1, 4.9), (0.1, 1, 24.5), (0.5, 8, 39.2), (0.02, 1, 122.5)):
+        env = replace(closed_for_good, light=Light(flip=flip, hold=hold, opens_a_door=True))
+        state = replace(env.place(start, layout, keys(1, 2)), is_on=torch.tensor([True, False]))
+        goal = replace(state, position=end)
+        ways = env.distance(state, goal)
+        around = ways[1] if around is None else around
+        assert 50 < float(around) < 122.5
+        torch.testing.assert_close(ways, torch.stack([torch.tensor(7.0), around.clamp_max(7 + wait)]))
+        # The unsteady expert goes there as well: on to the closed door, or down to the open one.
+        walked = expert_walks(env, state, goal, num_steps=6, gait=Gait(concentration=1e6)).position
+        assert bool(walked[1, -1, 1] > 21) == (7 + wait > float(around))
+    idle = TwoRooms(layouts=layouts, light=Light(flip=0.5))
+    assert math.isinf(idle.wait)
+
+
+@pytest.mark.parametrize("flip", [0.02, 0.5])
+def test_the_ceiling_is_one_where_chance_opens_doors(flip: float) -> None:
+    """By the doors of the moment it takes 28.7 steps at 0.5, and with all doors taken as open it fails at 0.02."""
+    env = TwoRooms(layouts=Layouts.two_doors(), light=Light(flip=flip, opens_a_door=True))
+    planning = Planning(cross_room=16, same_room=0, num_steps=60, num_samples=40, num_iterations=3)
+    trial = planning.trial(env)
+    within = trial.play(planning.stand_in("oracle", env)).within[EB_JEPA_RADIUS]
+    assert bool(within.any(1).all())
+    assert float((~within).cummin(1).values.sum(1).float().mean()) < {0.02: 33, 0.5: 28}[flip]
 
 
 def test_who_stands_in_a_door_that_closes_may_leave_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,26 @@ def ask(root: Path, **arguments: Any) -> tuple[dict[str, Any], list[Any]]:
 
 def steps_of(told: list[Any], agent: int) -> list[list[float]]:
     return [place for news in told if news.get("agent") == agent for place in news["path"]]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where things run.
+
+    Args:
+        num_workers: runs at a time.
+    """
+
+    num_workers: int = 0
+
+
+def test_a_flag_of_the_place_reaches_a_function_that_asks_for_it() -> None:
+    def function(*, samples: int = 1, num_workers: int = 0) -> tuple[int, int]:
+        return samples, num_workers
+
+    words = ["--samples", "5", "--num-workers", "3"]
+    place, settings, made = call_with_flags(function, Workplace(), program="test", words=words)
+    assert (place, settings, made) == (Workplace(3), {"samples": 5}, (5, 3))
 
 
 def test_the_page_offers_every_world_model() -> None:

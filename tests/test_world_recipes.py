@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from tests.test_acting import TrueWorld
 
 from jepalab.cli import main
-from jepalab.compare.cells import run_cell
+from jepalab.compare.cells import Budget, Judging, run_cell
+from jepalab.compare.contrasts import Better, Equivalent
 from jepalab.compare.grid import compare
 from jepalab.compare.report import write_report
 from jepalab.data.trajectories import TrajectoryStream
@@ -25,7 +27,10 @@ from jepalab.instruments.bystanders import bystanders
 from jepalab.instruments.imagining import world_subject
 from jepalab.instruments.plan_films import train_microscope
 from jepalab.objectives.pixel_world import PixelWorld
-from jepalab.recipes import exogenous, noisy_tv, two_rooms, worlds
+from jepalab.planning import open_world
+from jepalab.recipes import exogenous, noisy_tv, pusht, two_rooms, worlds
+from jepalab.recipes.world_arms import ARMS as ARMS_OF_LAB
+from jepalab.recipes.world_arms import MAIN, SLOWNESS
 from jepalab.recipes.world_bench import Rooms, Walks, WorldBench, WorldNetwork, WorldTraining
 from jepalab.recipes.world_judging import (
     Planning,
@@ -36,8 +41,8 @@ from jepalab.recipes.world_judging import (
     make_floor,
     understanding,
 )
-from jepalab.recipes.world_lab import ARMS as ARMS_OF_LAB
-from jepalab.recipes.world_lab import WorldLab, make_world_run
+from jepalab.recipes.world_lab import TRIAL_EPISODES, WorldLab, make_world_run
+from jepalab.records import RunFolder
 from jepalab.run import Run
 from jepalab.types import WorldModel
 
@@ -52,6 +57,7 @@ ARMS = {
     name: recipe
     for name, recipe in vars(worlds).items()
     if inspect.isfunction(recipe) and recipe.__module__ == worlds.__name__ and not name.startswith("_")
+    if name != "frozen_encoder_world"  # which needs an encoder: see test_frozen_frames
 }
 
 
@@ -62,6 +68,7 @@ def first_weights() -> dict[str, torch.Tensor]:
 
 def test_there_is_an_arm_for_each_way() -> None:
     assert len(ARMS) == 11
+    assert {*MAIN, *noisy_tv.ARMS_HERE, *exogenous.ARMS_HERE, *pusht.ARMS_HERE} <= {*ARMS_OF_LAB}
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -81,7 +88,9 @@ def test_every_arm_starts_alike_trains_and_acts(name: str) -> None:
 
 def test_models_of_frames_plan_with_a_tenth() -> None:
     full = Planning()
-    assert full.through_frames() == replace(full, cross_room=20, same_room=10, num_samples=10)
+    assert full.through_frames() == replace(full, cross_room=60, same_room=10, num_samples=10)
+    assert replace(full, cross_room=50).through_frames().cross_room == 8  # a look on the way
+    assert TRIAL_EPISODES.through_frames().cross_room == 60  # no arm is ranked by a handful
     for name, share in (("frame_world", 10), ("vicreg_world", 1)):
         objective = ARMS[name](BENCH).objective.eval()
         planning = replace(QUICK, cross_room=20, same_room=10, num_steps=2)
@@ -180,42 +189,98 @@ def test_the_encoder_of_frozen_worlds_stays_as_it_was() -> None:
 def test_latent_term_is_there_if_asked_for() -> None:
     without, beside = worlds.pixel_world(BENCH).objective, worlds.pixel_latent_world(BENCH, latent=0.5).objective
     assert isinstance(without, PixelWorld)
-    assert {*without.weights} == {"reconstruct", "predict"}
+    assert {*without.weights} == {"reconstruct", "predict", "slowness"}
     assert beside.weights["own"] == 0.5
+
+
+def test_every_arm_whose_embeddings_learn_and_plan_is_searched_for_its_slowness() -> None:
+    others = {"G3", "G4", "LeWM"}  # plans compare their pictures; LeWorldModel has two losses
+    searched = {name: arm.knob for name, arm in ARMS_OF_LAB.items() if arm.knob and name not in others}
+    assert {*searched.values()} == {SLOWNESS}
+    assert {"J1", "J2", "J3", "A1", "G1", "G1+J", "G2"} <= searched.keys()
+    for name in searched:
+        run = ARMS_OF_LAB[name].make(BENCH, slowness=7.0)
+        learned = [run.objective, *([] if run.first is None else [run.first.objective])]
+        assert [each.weights["slowness"] for each in learned if "slowness" in each.weights] == [7.0], name
+
+
+def test_slowness_is_of_the_embeddings_that_plans_compare() -> None:
+    objective, batch = worlds.ema_world(BENCH).objective.eval(), BENCH.stream().batch(0)
+    assert isinstance(objective, WorldModel)
+    slow = objective.encode(batch.x).diff(dim=1).square().mean()
+    torch.testing.assert_close(objective(batch).terms["slowness"], slow)
 
 
 def test_a_world_is_trained_then_plans_and_is_filmed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("jepalab.planning.train_microscope", partial(train_microscope, steps=2))
+    monkeypatch.setattr("jepalab.recipes.world_films.train_microscope", partial(train_microscope, steps=2))
     monkeypatch.setattr(worlds, "JUDGING", replace(worlds.JUDGING, subjects=partial(acting_subjects, planning=QUICK)))
     small = ["--num-walks", "30", "--steps", "2", "--batch-size", "4", "--dim", "8", "--widths", "8", "8", "8"]
     assert main(["train", "vicreg-world", *small, "--seed", "3", "--out", "run"]) == 0
     assert "cross_ever_wide" in capsys.readouterr().out
     quick = ["--num-steps", "4", "--horizon", "3", "--num-samples", "10", "--num-iterations", "1"]
     asked = ["plan", "run", "--episodes", "4", "--seed", "11", *quick]
-    assert main([*asked, "--json", "--film", "plans.gif"]) == 0
+    assert main([*asked, "--json", "--film", "plans.gif", "--counterfactual", "futures.png"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["episodes"] == 6
     assert {*found["scores"]} == {"run", "random actions (floor)", "the environment itself (ceiling)"}
     with Image.open("plans.gif") as movie:
         assert movie.size == (65 * 3 * 2 + 4, 65 * 3)
         assert getattr(movie, "n_frames", 1) > 6
+    with Image.open("futures.png") as picture:
+        assert picture.size == (13 * (65 * 2 + 4), 5 * 2 * 65 * 2 + 4 * 8)
     assert main([*asked, "--json", "--no-floors"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["manifest"] == found["manifest"]
     rates = {name: value for name, value in found["scores"]["run"].items() if "ms_" not in name}
+    assert rates["flops_per_action"] > 0
     assert rates.items() <= again["scores"]["run"].items()
     assert main([*asked, "--noise", "0.2", "--json", "--no-floors"]) == 0
     noisy = json.loads(capsys.readouterr().out)
     assert noisy["manifest"] == found["manifest"]
+    assert main([*asked, "--television", "noise", "--json", "--no-floors"]) == 0
+    assert json.loads(capsys.readouterr().out)["manifest"] != found["manifest"]
+    assert main([*asked, "--film", "plans.avi"]) == 1
+    assert ".gif or .mp4" in capsys.readouterr().err
     assert main([*asked, "--layout", "random-wall", "--json", "--no-floors"]) == 0
     assert json.loads(capsys.readouterr().out)["manifest"] != found["manifest"]
-    assert main([*asked, "--no-floors"]) == 0
+    assert main([*asked, "--planner", "cem", "--cost", "sum", "--space", "state", "--history", "2"]) == 0
     shown = capsys.readouterr().out
-    assert "[" in shown
+    for words in ("[", "within 4.5", "within 1.41", "FLOPs", "planner: cem, 10 candidates", "sum of state, history 2"):
+        assert words in shown
     assert found["manifest"][:16] in shown
+
+
+def test_a_cell_of_a_comparison_plans_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(WorldLab, "read_tuned", lambda _: {"conditions": {"fixed": {"G3": SEARCHED}}})
+    monkeypatch.setitem(two_rooms.CONDITIONS, "fixed", BENCH.world)
+    monkeypatch.setattr("jepalab.recipes.world_lab.WorldBench", partial(WorldBench, network=BENCH.network))
+    monkeypatch.setattr("sys.argv", ["jepalab", "compare", "two-rooms", "--preset", "all", "--budget", "1"])
+    cell = next(cell for cell in two_rooms.plan(QUICK, preset="all", budget=1.0).cells if cell.arm == "G3")
+    done = run_cell(cell, 2, out=tmp_path, judging=Judging(instruments=()), budget=Budget(1, "steps"))
+    assert done["status"] == "done", done.get("error")
+    quick = ["--num-steps", "2", "--horizon", "2", "--num-samples", "30", "--num-iterations", "1", "--no-floors"]
+    folder = str(tmp_path / "cells" / "fixed" / "G3" / "seed-2")
+    assert main(["plan", folder, "--episodes", "12", *quick, "--json"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert "with a tenth: 10 candidates, 8 and 4 episodes" in shown.err
+    assert (found["episodes"], found["planning"]["num_samples"]) == (12, 10)
+    assert found["scores"]["seed-2"]["imagined_per_action"] == 10 * 2 / 2
+    stored, model = open_world(tmp_path / "cells" / "fixed" / "G3" / "seed-2")
+    assert stored.seed == 2
+    weights = RunFolder(Path(folder)).latest()
+    assert weights is not None
+    saved = safetensors.torch.load_file(weights.path / "model.safetensors")
+    assert isinstance(model, torch.nn.Module)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in saved.items())
+    monkeypatch.setattr(WorldLab, "read_tuned", lambda _: {"conditions": {"fixed": {"J1": SEARCHED}}})
+    assert main(["plan", folder]) == 1
+    assert "is no cell of what" in capsys.readouterr().err
 
 
 def test_what_is_no_world_model_cannot_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,6 +325,11 @@ def test_a_comparison_of_world_models_is_reported(tmp_path: Path, monkeypatch: p
     assert {cell["status"] for cell in done} == {"done"}, [cell.get("error") for cell in done]
     compare(replace(brief, judging=replace(brief.judging, curve=())), out=tmp_path, num_workers=1)
     page = write_report(tmp_path).read_text()
+    assert all(len(cell["outcomes"]["ever"]["cross"]) == 2 for cell in done)
+    for words in ("Why they plan as they do", "Errors ahead, fixed", "What if?", "Which action was it?"):
+        assert words in page
+    for words in ("Episode by episode", "Declared rivals on the same episodes", "reach 0.90"):
+        assert words in page
     for words in ("arrived, other room", "Plans, as they were carried out", "How far is it to the goal?", "(ceiling)"):
         assert words in page
 
@@ -290,7 +360,8 @@ def test_experiments_with_bystanders_declare_and_judge(experiment: Any, monkeypa
     monkeypatch.setattr(WorldLab, "read_tuned", lambda _: known)
     plan = experiment.plan(QUICK, preset="full", num_seeds=1)
     assert {cell.condition for cell in plan.cells} == {*experiment.CONDITIONS}
-    assert {"J1", "G1"} <= {contrast.better for contrast in plan.contrasts} | {c.than for c in plan.contrasts}
+    pairs = [contrast for contrast in plan.contrasts if isinstance(contrast, Better | Equivalent)]
+    assert {"J1", "G1"} <= {arm for contrast in pairs for arm in (contrast.better, contrast.than)}
     assert {*experiment.LAB.tuned_on} <= {*experiment.CONDITIONS}
     assert {*experiment.tunable().conditions} == {*experiment.CONDITIONS} - {*experiment.LAB.tuned_on}
 
@@ -328,13 +399,16 @@ def test_a_model_that_has_learned_since_is_played_again() -> None:
 
 def test_a_budget_pays_for_what_is_prepared_as_well() -> None:
     run = worlds.frozen_autoencoder_world(BENCH, decoder_share=0.25).on_steps(40)
-    assert run.steps == 30
-    steps: list[int] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jepalab.recipes.worlds.fit", lambda first, **_: steps.append(first.steps))
-        assert run.prepare is not None
-        run.prepare()
-    assert steps == [10]
+    assert run.first is not None
+    assert (run.steps, run.first.steps) == (30, 10)
+    with torch.no_grad():
+        for parameter in run.first.objective.parameters():
+            parameter.add_(1)
+    assert run.prepare is not None
+    run.prepare()
+    found, wanted = run.objective.encoder.state_dict(), run.first.objective.encoder.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert not any(parameter.requires_grad for parameter in run.objective.encoder.parameters())
     assert worlds.vicreg_world(BENCH).on_steps(40).steps == 40
 
 
@@ -368,3 +442,4 @@ def test_one_guard_may_be_left_out() -> None:
     assert objective.weights["variance"] == 0
     assert objective(BENCH.stream().batch(0)).total.isfinite()
     assert "inverse" not in worlds.vicreg_world(BENCH, inverse=0.0).objective.weights
+    assert ARMS_OF_LAB["LeWM"].make(BENCH, sigreg=0.3).objective.weights == {"own": 1.0, "sigreg": 0.3}

@@ -111,13 +111,27 @@ def test_gru_dynamics_is_pytorch_s_cell() -> None:
     predictor = make("gru")
     assert isinstance(predictor, GRUDynamics)
     z, action = torch.randn(7, DIM), torch.randn(7, ACTIONS)
+    nn.init.eye_(predictor.propose.weight)
+    nn.init.zeros_(predictor.propose.bias)
     torch.testing.assert_close(predictor.step(z, action), predictor.cell(action, z))
 
 
-@pytest.mark.parametrize("name", ["gru", "residual"])
+def test_gru_dynamics_begins_as_the_cell_and_can_reach_any_embedding() -> None:
+    predictor = GRUDynamics(DIM, num_actions=ACTIONS)
+    z, action = torch.randn(7, DIM), torch.randn(7, ACTIONS)
+    torch.testing.assert_close(predictor.step(z, action), predictor.cell(action, z))
+    far = 2 * torch.ones(1, DIM)
+    with torch.no_grad():
+        predictor.propose.bias.fill_(20.0)
+        for _ in range(60):
+            z = predictor.step(z, action)
+    assert bool((z > far).all())
+
+
+@pytest.mark.parametrize("name", ["gru", "residual", "causal", "sequence"])
 def test_every_place_ahead_is_what_a_rollout_from_there_says(name: str) -> None:
     predictor, z, action = make(name), torch.randn(3, 6, DIM), torch.randn(3, 5, ACTIONS)
-    foreseen = [*FromEvery(4)(predictor, z, action)]
+    foreseen = [*FromEvery(4, history=1)(predictor, z, action)]
     assert [f.first for f in foreseen] == [1, 2, 3, 4]
     for start in range(5):
         ahead = min(4, 5 - start)
@@ -125,6 +139,38 @@ def test_every_place_ahead_is_what_a_rollout_from_there_says(name: str) -> None:
         for k in range(ahead):
             torch.testing.assert_close(foreseen[k].z_pred[:, start], path[:, k])
             torch.testing.assert_close(latest(foreseen[k], z)[:, start], z[:, start + k + 1])
+
+
+@pytest.mark.parametrize("history", [2, 3, None])
+@pytest.mark.parametrize("name", ["causal", "sequence"])
+def test_a_predictor_with_memory_is_trained_on_what_it_reads_when_it_plans(name: str, history: int | None) -> None:
+    predictor, z, action = make(name), torch.randn(3, 6, DIM), torch.randn(3, 5, ACTIONS)
+    foreseen = [*FromEvery(3, history=history)(predictor, z, action)]
+    assert [(f.first, f.z_pred.shape[1]) for f in foreseen] == [(1, 5), (2, 4), (3, 3)]
+    for place in range(5):
+        ahead, first = min(3, 5 - place), 0 if history is None else max(0, place + 1 - history)
+        path = predictor.rollout(
+            z[:, first : place + 1], action[:, first:place], action[:, None, place : place + ahead]
+        )[:, 0]
+        for k in range(ahead):
+            torch.testing.assert_close(foreseen[k].z_pred[:, place], path[:, k], rtol=1e-4, atol=1e-4)
+    teacher_forced = predictor(z[:, :-1], action)
+    close = torch.isclose(foreseen[0].z_pred, teacher_forced, rtol=1e-4, atol=1e-4).all()
+    assert bool(close) == (history is None)
+
+
+def test_a_frame_world_is_trained_on_one_frame_as_it_imagines() -> None:
+    decoder = PixelDecoder(DIM, size=8, width=2)
+    world = FrameWorld(ConvEncoder(8, dim=DIM), predictor=make("causal"), decoder=decoder, scale=[0.5])
+    batch = clips()
+    assert batch.action is not None
+    ahead = world.rollout(
+        world.encode(batch.x[:, :-1]).flatten(0, 1)[:, None],
+        batch.action[:1, :0].expand(24, -1, -1),
+        batch.action.flatten(0, 1)[:, None, None],
+    )
+    wanted = (ahead[:, 0, 0] - world.encode(batch.x[:, 1:]).flatten(0, 1)).square().mean()
+    torch.testing.assert_close(world(batch).terms["predict"], wanted)
 
 
 def test_from_first_and_together() -> None:

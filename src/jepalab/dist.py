@@ -6,12 +6,13 @@ everything here is the identity on one process.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 Precision = Literal["fp32", "bf16"]
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 
 
 def num_cores() -> int:
@@ -45,6 +47,20 @@ def _quota() -> int:
         return math.ceil(int(quota) / int(period)) if int(quota) > 0 else sys.maxsize
     except (OSError, ValueError):  # no control groups, no limit in them ("max"), or none that can be read
         return sys.maxsize
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep large tensors' memory for the next ones, in place of asking the system for it each time.
+
+    Fresh pages have to be mapped and zeroed: a tenth of a training step on frames of 65 x 65 on the CPU. Only glibc
+    can be told; elsewhere this does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def num_processes() -> int:
@@ -140,6 +156,8 @@ class Engine:
             backend = "nccl" if device in ("auto", "cuda") and torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, timeout=timedelta(minutes=10))
         self.device = _find_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device.index or int(os.environ.get("LOCAL_RANK", 0)))
         self.precision: Precision = precision

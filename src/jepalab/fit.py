@@ -12,14 +12,16 @@ from types import FrameType
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from jepalab import dist
 from jepalab.endings import DivergedError, InterruptedRunError
-from jepalab.instruments.geometry import collapse_meters
-from jepalab.progress import Moment
+from jepalab.instruments.geometry import collapse_meters, std_over_samples
+from jepalab.progress import Moment, find_alarms
 from jepalab.records import Checkpoint, RunFolder, describe_machine
 from jepalab.run import Run
-from jepalab.types import Batch, Loss, MovableStream, Objective
+from jepalab.types import Batch, Encoder, Loss, MovableStream, Objective
 
 BEAT_SECONDS = 5.0
 METERS_EVERY = 25
@@ -54,18 +56,21 @@ def fit(
     with engine, stop_signals() as interrupted, dist.seeded(run.seed):
         objective = run.objective.train()
         last = RunFolder(folder).latest() if folder else None
-        _prepare(run, records, last)
+        _prepare(run, records, last, device)
         model = engine.distribute(objective)
         stream = run.stream.on(engine.device) if isinstance(run.stream, MovableStream) else run.stream
         optimizer = run.make_optimizer() if run.steps else None
         step, seconds, meters, last_beat, stop = 0, 0.0, {}, 0.0, False
+        # The processor's time too, which other work on the machine does not lengthen; on a GPU it says nothing.
+        cpu_seconds = 0.0 if engine.device.type == "cpu" else None
         look_every = 1 if engine.device.type == "cpu" else LOOK_EVERY
         healthy = torch.ones((), dtype=torch.bool, device=engine.device)
         if folder and last:
             step, seconds = RunFolder(folder).load(objective, optimizer)
+            cpu_seconds = None if cpu_seconds is None else RunFolder(folder).cpu_seconds()
         while step < run.steps and not stop:
             assert optimizer is not None
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             batch = stream.batch(step).map(engine.share)
             for group in optimizer.param_groups:
                 group["lr"] = run.lr_at(step)
@@ -86,7 +91,10 @@ def fit(
             optimizer.zero_grad()
             step += 1
             objective.after_step(step / run.steps)
+            _move_average(objective, step)
             seconds += time.perf_counter() - began
+            if cpu_seconds is not None:
+                cpu_seconds += (time.process_time() - cpu_began) / torch.get_num_threads()
 
             measures = step % METERS_EVERY == 1
             if (watch or records) and measures:
@@ -99,21 +107,23 @@ def fit(
                     watch(moment)
                 if records and (measures or step == run.steps):
                     record = {"step": step, "seconds": round(seconds, 3), "loss": terms}
-                    records.log(record | ({"meters": meters} if measures else {}))
+                    rung = [*find_alarms(meters)] if measures else []
+                    records.log(record | ({"meters": meters} if measures else {}) | ({"alarms": rung} if rung else {}))
             if evaluate and step in evaluate_at:
                 with records.beating(step) if records else nullcontext():
                     scores = evaluate(objective)
                 objective.to(engine.device)  # an instrument may have computed elsewhere
                 if records:
-                    records.log({"step": step, "seconds": round(seconds, 3), "scores": scores})
+                    spent = {} if cpu_seconds is None else {"cpu_seconds": round(cpu_seconds, 3)}
+                    records.log({"step": step, "seconds": round(seconds, 3), **spent, "scores": scores})
             if records and time.time() - last_beat > BEAT_SECONDS:
                 records.beat(step)
                 last_beat = time.time()
             stop = bool(interrupted)  # asked once: a signal that comes later waits for the next step to be saved
             if records and (stop or step == run.steps or _is_due(step, save_every)) and healthy:
-                records.save(objective, optimizer, step=step, seconds=seconds)
+                records.save(objective, optimizer, step=step, seconds=seconds, cpu_seconds=cpu_seconds)
         if records and run.steps == 0 and not last:
-            records.save(objective, None, step=0, seconds=0.0)
+            records.save(objective, None, step=0, seconds=0.0, cpu_seconds=cpu_seconds)
         if interrupted:
             if records:
                 records.describe(status="stopped")
@@ -125,7 +135,7 @@ def fit(
     return seconds
 
 
-def _prepare(run: Run, records: RunFolder | None, last: Checkpoint | None) -> None:
+def _prepare(run: Run, records: RunFolder | None, last: Checkpoint | None, device: str) -> None:
     """Describes the run and prepares a fresh one; one with a checkpoint reads what was prepared from there."""
     if records:
         settings = ("seed", "steps", "lr", "weight_decay", "warmup", "clip", "precision")
@@ -133,18 +143,27 @@ def _prepare(run: Run, records: RunFolder | None, last: Checkpoint | None) -> No
         records.describe(status="running", error="", **describe_objective(run), **describe_machine())
         records.rewind(last.step if last else 0)
         records.beat(last.step if last else 0)
-    if run.prepare and not last:
-        with records.beating(0) if records else nullcontext():
-            flops = run.prepare()
-        if records:
-            records.describe(prepare_flops=flops)
+    if last or not (run.first or run.prepare):
+        return
+    flops = run.first.total(Run.count_flops) if run.first else 0.0
+    with records.beating(0) if records else nullcontext():
+        cpu_began = time.process_time()
+        seconds = fit(run.first, device=device) if run.first else 0.0
+        began = time.perf_counter()
+        if run.prepare:
+            run.prepare()
+        seconds += time.perf_counter() - began
+        cpu_seconds = (time.process_time() - cpu_began) / torch.get_num_threads()
+    if records:
+        spent = {"prepare_seconds": round(seconds, 3), "prepare_cpu_seconds": round(cpu_seconds, 3)}
+        records.describe(prepare_flops=flops, **spent)
 
 
 def describe_objective(run: Run) -> dict[str, Any]:
     """What readers of the folder need to draw its curves: what the loss compares, and what a step consumes."""
     objective = run.objective
     return {
-        "compares": {name: str(space) for name, space in objective.compares.items()},
+        "compares": {name: str(objective.compares[name]) for name, weight in objective.weights.items() if weight},
         "weights": {name: float(weight) for name, weight in objective.weights.items()},
         "clips_per_batch": run.stream.clips_per_batch,
         "frames_per_batch": run.stream.frames_per_batch,
@@ -153,10 +172,41 @@ def describe_objective(run: Run) -> dict[str, Any]:
 
 @torch.no_grad()
 def _measure(objective: Objective, batch: Batch) -> dict[str, float]:
-    encoder = objective.encoder.eval()  # to watch a run must not change it: no dropout drawn, no statistics moved
-    z = encoder(batch.x).flatten(0, 1).float().cpu()
-    encoder.train()
-    return collapse_meters(z) if z.isfinite().all() else {}  # the next loss will say that it is not finite
+    """`collapse_meters` of the encoder, its spread over samples at one place, and both spreads of a teacher."""
+    z, meters = _embed(objective.encoder, batch), {}
+    if not z.isfinite().all():
+        return {}  # the next loss will say that it is not finite
+    meters |= collapse_meters(z.flatten(0, 1)) | _spread_over_samples(z)
+    teacher = objective.probed_encoders().get("teacher")
+    if teacher is not None and (z := _embed(teacher, batch)).isfinite().all():
+        spreads = {"std": collapse_meters(z.flatten(0, 1))["std"]} | _spread_over_samples(z)
+        meters |= {f"teacher_{name}": value for name, value in spreads.items()}
+    return meters
+
+
+@torch.no_grad()
+def _move_average(objective: Objective, step: int) -> None:
+    """Where an average is kept, it follows the weights after step number `step`, from 1, over about the last tenth.
+
+    Its momentum is (1 + step) / (10 + step), as of TensorFlow's averages that count their updates.
+    """
+    if objective.average is not None:
+        slow, fast = tuple(objective.average.parameters()), tuple(objective.encoder.parameters())
+        torch._foreach_lerp_(slow, fast, 9 / (10 + step))
+        for old, new in zip(objective.average.buffers(), objective.encoder.buffers(), strict=True):
+            old.copy_(new)
+
+
+def _embed(encoder: Encoder, batch: Batch) -> Float[Tensor, "b n d"]:
+    """To watch a run must not change it: no dropout drawn, no statistics moved."""
+    training = encoder.training
+    z = encoder.eval()(batch.x).float().cpu()
+    encoder.train(training)
+    return z
+
+
+def _spread_over_samples(z: Float[Tensor, "b n d"]) -> dict[str, float]:
+    return {"std_samples": std_over_samples(z)} if len(z) > 1 and z.shape[1] > 1 else {}
 
 
 def _is_due(step: int, save_every: int) -> bool:

@@ -19,14 +19,19 @@ class Called(NamedTuple):
 
 
 def call_with_flags(function: Callable[..., Any], place: Any, *, program: str, words: list[str]) -> Called:
-    """Calls the function with flags made from its keyword arguments, beside those of `place`, a dataclass."""
+    """Calls the function with flags made from its keyword arguments, beside those of `place`, a dataclass.
+
+    What is a field of `place` and an argument of the function too is one flag, which both get.
+    """
     signature = inspect.signature(function, eval_str=True)
-    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+    both = signature.parameters.keys() & vars(place).keys()
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values() if p.name not in both]
     own = [p.replace(default=p.annotation()) if p.default is p.empty else p for p in own]
     where = inspect.Parameter("place", inspect.Parameter.KEYWORD_ONLY, annotation=type(place), default=place)
 
     def called(*, place: Any, **settings: Any) -> Called:
-        return Called(place, settings, function(**settings))
+        shared = {name: getattr(place, name) for name in both}
+        return Called(place, settings, function(**settings, **shared))
 
     called.__signature__ = signature.replace(parameters=[*own, where])  # pyrefly: ignore[missing-attribute]
     called.__annotations__ = {p.name: p.annotation for p in (*own, where)}

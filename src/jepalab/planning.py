@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from jepalab.catalogue import find_recipes
 from jepalab.compare.stats import mcnemar_exact, wilson_interval
+from jepalab.compare.tables import amount
 from jepalab.data.trajectories import TrajectoryStream
 from jepalab.envs.changed import Changed
 from jepalab.envs.scenes import LAYOUTS, LayoutName, SceneName
+from jepalab.envs.television import Television
 from jepalab.envs.two_rooms import TwoRooms
-from jepalab.flags import call_with_flags
 from jepalab.instruments.acting import Agent, Played
-from jepalab.instruments.imagining import world_subject
-from jepalab.instruments.plan_films import Draws, film_plans, train_microscope
-from jepalab.instruments.planning import Trial, success
+from jepalab.instruments.counterfactuals import sheet_of
+from jepalab.instruments.film_files import FILMS, PICTURES, check_place, write_films
+from jepalab.instruments.imagining import WorldSubject, world_subject
+from jepalab.instruments.planning import Trial, diagnose_searches, success
 from jepalab.progress import count_items
+from jepalab.recipes.world_films import artist, films_of, futures
 from jepalab.recipes.world_grounds import Ground, ground_of, rooms_ground
-from jepalab.recipes.world_judging import FloorName, Planning
+from jepalab.recipes.world_planning import FloorName, Planning
 from jepalab.records import RunFolder
-from jepalab.training import Place
+from jepalab.remaking import settings_of, way_to_make
 from jepalab.types import WorldModel
 
-NAMES: dict[FloorName, str] = {"random": "random actions (floor)", "oracle": "the environment itself (ceiling)"}
+NAMES: dict[FloorName, str] = {
+    "random": "random actions (floor)",
+    "oracle": "the environment itself (ceiling)",
+    "replay": "the recorded actions again (ceiling)",
+}
 NUM_FILMS = 6
+TelevisionName = Literal["none", "noise", "video", "episode", "dataset"]
 
 
 @dataclass(frozen=True)
@@ -46,15 +54,22 @@ class PlanCommand:
     Args:
         run: folder of a run (runs/NAME) that a recipe of worlds trained.
         env: in which it acts; that of its training, and no other has the same pictures.
-        layout: other rooms than those of its training: "fixed", "random-door" or "random-wall".
+        layout: other rooms than those of its training: "fixed", "narrow-door", "random-door", "random-wall" or
+            "random-wall-narrow-door".
+        television: what another television than that of its training shows: "none", "noise", "video", "episode" or
+            "dataset".
+        screen_share: of the picture that this television covers.
         episodes: to play; in Two Rooms these have their goal in the other room, and half as many in the same.
         ahead: goals are what stored episodes, held out of training, came to so many steps after the start; 0 draws
             starts and goals anywhere. By default 25 in other people's worlds, 0 in ours.
         seed: of starts and goals.
         noise: deviation of noise on every pixel, which the model was not trained on.
         brightness: by which every pixel is multiplied.
-        tint: added to the channel of what moves.
-        film: a GIF to write: what happened beside what was imagined, in simulated rooms.
+        tint: share of what moves that is recoloured in our own environments; in others, added to the first colour.
+        film: a GIF or MP4 to write, by its suffix: what happened beside what was imagined. MP4 needs PyAV, which comes
+            with the extra jepalab[video].
+        counterfactual: a PNG to write: from one start, what is imagined under steady actions each way beside what they
+            really do.
         floors: also let the floor and the ceiling act, on the same episodes.
         json: print the result as JSON.
         how: of planning.
@@ -63,6 +78,8 @@ class PlanCommand:
     run: Annotated[Path, tyro.conf.Positional]
     env: SceneName | None = None
     layout: LayoutName | None = None
+    television: TelevisionName | None = None
+    screen_share: float = 0.1
     episodes: int = 200
     ahead: int | None = None
     seed: int = 7
@@ -70,6 +87,7 @@ class PlanCommand:
     brightness: float = 1.0
     tint: float = 0.0
     film: Path | None = None
+    counterfactual: Path | None = None
     floors: bool = True
     json: bool = False
     how: tyro.conf.OmitArgPrefixes[Planning] = field(default_factory=Planning)
@@ -78,36 +96,61 @@ class PlanCommand:
 def run(words: list[str]) -> int:
     """jepalab plan RUN [options]"""
     asked = tyro.cli(PlanCommand, prog="jepalab plan", args=words)
+    for place, suffixes in ((asked.film, FILMS), (asked.counterfactual, PICTURES)):
+        if place is not None:
+            check_place(place, suffixes)
     stream, model = open_world(asked.run)
+    how = _how(asked, model)
+    ground = _ground(asked, stream, num_at_once=how.cross_room)
+    trial = how.trial(ground)
+    world = None
+    if asked.film is not None or how.space == "state":
+        world = world_subject(model, ground.env, stream, share=0.5)
+    agents: dict[str, Agent] = {asked.run.name: how.agent(model, ground, world=world)}
+    if asked.floors:
+        ceiling: tuple[FloorName, ...] = ("oracle",) if ground.is_fast else ("replay",) if ground.replay else ()
+        agents |= {NAMES[name]: how.stand_in(name, ground) for name in ("random", *ceiling)}
+    played = {name: _play(trial, agent, name) for name, agent in agents.items()}
+    scores = {name: success(trial, each) | diagnose_searches(each) for name, each in played.items()}
+    _draw(asked, stream, model, ground, trial, world, played[asked.run.name])
+    if asked.json:
+        facts = {"env": ground.name, "episodes": len(trial.manifest), "seed": asked.seed}
+        print(json.dumps(facts | {"manifest": trial.manifest.digest, "planning": vars(how), "scores": scores}))
+        return 0
+    _show(trial, scores, played, asked.run.name)
+    print(f"\nepisodes: seed {asked.seed}, manifest {trial.manifest.digest[:16]}, {how.num_steps} steps each")
+    print(_in_words(how, ground.frameskip))
+    for name, place in (("film", asked.film), ("counterfactuals", asked.counterfactual)):
+        if place is not None:
+            print(f"{name}: {place}")
+    return 0
+
+
+def _how(asked: PlanCommand, model: WorldModel) -> Planning:
+    """How it is planned, which is said where it is not as it was asked for."""
     usual = Planning()
     if (asked.how.cross_room, asked.how.same_room, asked.how.episode_seed) != (
         *(usual.cross_room, usual.same_room, usual.episode_seed),
     ):
         raise ValueError("Say how many episodes with --episodes, and from which seed they are drawn with --seed.")
-    how = replace(asked.how, cross_room=asked.episodes, same_room=asked.episodes // 2, episode_seed=asked.seed)
-    ground = _ground(asked, stream, num_at_once=how.cross_room)
-    if (asked.noise, asked.brightness, asked.tint) != (0.0, 1.0, 0.0):
-        changed = Changed(ground.env, noise=asked.noise, brightness=asked.brightness, tint=asked.tint)
-        ground = replace(ground, env=changed)
-    trial = how.trial(ground)
-    agents: dict[str, Agent] = {asked.run.name: how.agent(model, ground)}
-    if asked.floors:
-        stand_ins: tuple[FloorName, ...] = ("random", "oracle") if ground.is_fast else ("random",)
-        agents |= {NAMES[name]: how.stand_in(name, ground) for name in stand_ins}
-    played = {name: _play(trial, agent, name) for name, agent in agents.items()}
-    scores = {name: success(trial, each) for name, each in played.items()}
-    facts = {"env": ground.name, "episodes": len(trial.manifest), "seed": asked.seed}
-    facts |= {"manifest": trial.manifest.digest}
-    if asked.film is not None:
-        _film(asked.film, stream, model, trial, played[asked.run.name])
-    if asked.json:
-        print(json.dumps(facts | {"scores": scores}))
-        return 0
-    _show(trial, scores, played, asked.run.name)
-    print(f"\nepisodes: seed {asked.seed}, manifest {trial.manifest.digest[:16]}, {how.num_steps} steps each")
-    if asked.film is not None:
-        print(f"film: {asked.film}")
-    return 0
+    full = replace(asked.how, cross_room=asked.episodes, same_room=asked.episodes // 2, episode_seed=asked.seed)
+    how = full.affordable(model)
+    if how != full:
+        print(
+            f"A frame is encoded or decoded at every imagined step, so it is planned as in comparisons, with a tenth: "
+            f"{how.num_samples} candidates, {how.cross_room} and {how.same_room} episodes.",
+            file=sys.stderr,
+        )
+    return how
+
+
+def _in_words(how: Planning, frameskip: int) -> str:
+    """The planner, and what it compares."""
+    away = f"{how.horizon} steps ahead" + (f" of {frameskip} actions each" if frameskip > 1 else "")
+    return (
+        f"planner: {how.planner}, {how.num_samples} candidates, {how.num_iterations} iterations, {away}, "
+        f"{how.num_executed} taken; cost: {how.cost} of {how.space}, history {how.history}"
+    )
 
 
 def _ground(asked: PlanCommand, stream: TrajectoryStream, *, num_at_once: int) -> Ground:
@@ -117,34 +160,45 @@ def _ground(asked: PlanCommand, stream: TrajectoryStream, *, num_at_once: int) -
         raise ValueError(f"{asked.run} was trained on episodes that name no environment of jepalab's; it cannot act.")
     if asked.env not in (None, ground.name):
         raise ValueError(f"{asked.run} was trained on pictures of {ground.name}; it cannot act in {asked.env}.")
-    is_simulated = isinstance(ground.env, TwoRooms)
-    if (asked.layout or asked.film) and not is_simulated:
-        raise ValueError("--layout and --film are for models of simulated rooms, and this one saw stored episodes.")
-    if asked.layout is not None and isinstance(ground.env, TwoRooms):
-        return rooms_ground(replace(ground.env, layouts=LAYOUTS[asked.layout]()))
+    env = ground.env
+    if asked.layout is not None or asked.television is not None:
+        if not isinstance(env, TwoRooms):
+            raise ValueError(
+                "--layout and --television are for models of simulated rooms, and this one saw stored episodes."
+            )
+        if asked.layout is not None:
+            env = replace(env, layouts=LAYOUTS[asked.layout]())
+        if asked.television is not None:
+            shows = asked.television
+            env = replace(
+                env, television=None if shows == "none" else Television.showing(shows, share=asked.screen_share)
+            )
+        ground = rooms_ground(env)
+    if (asked.noise, asked.brightness, asked.tint) != (0.0, 1.0, 0.0):
+        changed = Changed(ground.env, noise=asked.noise, brightness=asked.brightness, tint=asked.tint)
+        ground = replace(ground, env=changed)
     return ground
 
 
 def open_world(folder: Path) -> tuple[TrajectoryStream, WorldModel]:
-    """The world model of a run's folder, made again as its command line made it, with the weights it ended with, and
-    the stream it was trained on.
+    """The world model of a run's folder, be it of `jepalab train` or a cell of `jepalab compare`, made again as its
+    command made it, with the weights it ended with, and the stream it was trained on.
 
     Raises:
-        ValueError: the folder holds no run, or one of something that does not imagine.
+        ValueError: the folder holds no run, one that cannot be made again, or one of something that does not imagine.
     """
     records = RunFolder(folder)
     known = records.description()
-    if "words" not in known:
-        raise ValueError(f"{folder} holds no run of `jepalab train`; wanted the folder of a world model (runs/NAME).")
-    recipes = find_recipes()
-    if known["recipe"] not in recipes:
-        raise ValueError(f"{folder} was trained by the recipe {known['recipe']!r}, which this jepalab does not have.")
-    recipe = recipes[known["recipe"]]
-    _, _, made = call_with_flags(recipe, Place(), program=f"jepalab train {known['recipe']}", words=known["words"])
-    records.load(made.objective)
+    if not known:
+        raise ValueError(
+            f"{folder} holds no run of `jepalab train` or `jepalab compare`; wanted the folder of a world model, such "
+            "as runs/NAME or a cell's runs/NAME/cells/CONDITION/ARM/seed-0."
+        )
+    made = way_to_make(known, folder.resolve(), name=str(folder), settings=settings_of(str(folder)))()
     model: object = made.objective.eval()
     if not isinstance(model, WorldModel) or not isinstance(made.stream, TrajectoryStream):
         raise ValueError(f"{folder} holds {type(model).__name__}, which does not imagine; plan with a world model.")
+    records.load(made.objective)
     return made.stream, model
 
 
@@ -153,48 +207,57 @@ def _play(trial: Trial, agent: Agent, name: str) -> Played:
         return trial.play(agent, watch=lambda step, _: count(step, trial.num_steps))
 
 
-def _film(place: Path, stream: TrajectoryStream, model: WorldModel, trial: Trial, played: Played) -> None:
-    subject = world_subject(model, trial.env, stream, share=0.5)
-    probe = subject.probe()
-    draw = model.draw if isinstance(model, Draws) else train_microscope(model, stream)
-    films = film_plans(
-        trial.env,
-        trial.manifest.goal,
-        played,
-        model,
-        rows=range(min(NUM_FILMS, len(trial.manifest))),
-        locate=lambda z: probe.predict(subject.look(z).flatten(0, 1)),
-        draw=draw,
-        every=2,
-    )
-    frames = [Image.fromarray(frame) for film in films for frame in [*film, film[-1], film[-1], film[-1]]]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    frames[0].save(place, save_all=True, append_images=frames[1:], duration=80, loop=0)
+def _draw(
+    asked: PlanCommand,
+    stream: TrajectoryStream,
+    model: WorldModel,
+    ground: Ground,
+    trial: Trial,
+    world: WorldSubject | None,
+    played: Played,
+) -> None:
+    """The film and the counterfactuals, where they are asked for."""
+    if asked.film is None and asked.counterfactual is None:
+        return
+    draw = artist(model, stream)
+    if asked.film is not None:
+        assert world is not None, "it was made for the film"
+        write_films(asked.film, films_of(world, trial, played, draw, num=NUM_FILMS, every=2))
+    if asked.counterfactual is not None:
+        Image.fromarray(sheet_of(futures(model, ground, trial, draw))).save(asked.counterfactual)
 
 
 def _show(trial: Trial, scores: Mapping[str, Mapping[str, float]], played: Mapping[str, Played], chief: str) -> None:
-    """A table: rates with their Wilson intervals, by group and criterion."""
+    """A table: rates with their Wilson intervals, by group, radius and criterion; and one of what acting took."""
+    console = Console(width=None if sys.stdout.isatty() else 116)
     groups = [*dict.fromkeys(trial.manifest.groups)]
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("")
-    for group in groups:
-        name = "" if group == "all" else f"{group} room\n"
-        shown.add_column(f"{name}ever", justify="right")
-        shown.add_column(f"{name}at the end", justify="right")
-        shown.add_column("steps", justify="right")
-    shown.add_column("ms an\naction", justify="right")
-    shown.add_column("p against\nthe model", justify="right")
-    for name, each in scores.items():
-        cells = []
+    for radius, length in trial.radii.items():
+        title = f"within {length:.3g} of the goal"
+        shown = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+        shown.add_column("")
         for group in groups:
-            num = int(trial.manifest.rows(group).sum())
-            cells += [_rate(each[f"{group}_{when}_wide"], num) for when in ("ever", "end")]
-            steps = each.get(f"{group}_steps_wide", math.nan)
-            cells.append("" if math.isnan(steps) else f"{steps:.0f}")
-        cells.append(f"{each['ms_per_action']:.2f}")
-        cells.append("" if name == chief else _against(played[chief], played[name]))
-        shown.add_row(name, *cells)
-    Console().print(shown)
+            name = "" if group == "all" else f"{group} room\n"
+            for title in ("ever", "at the end", "steps"):
+                shown.add_column(f"{name}{title}", justify="right")
+        shown.add_column("p against\nthe model", justify="right")
+        for name, each in scores.items():
+            cells = []
+            for group in groups:
+                num = int(trial.manifest.rows(group).sum())
+                cells += [_rate(each[f"{group}_{when}_{radius}"], num) for when in ("ever", "end")]
+                steps = each.get(f"{group}_steps_{radius}", math.nan)
+                cells.append("" if math.isnan(steps) else f"{steps:.0f}")
+            cells.append("" if name == chief else _against(played[chief], played[name], length))
+            shown.add_row(name, *cells)
+        console.print(shown)
+        print()
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("an action takes", "ms", "FLOPs", "imagined steps", "calls, all\nepisodes at once"):
+        shown.add_column(title, justify="left" if title == "an action takes" else "right")
+    for name, each in scores.items():
+        costs = [amount(each[f"{part}_per_action"]) for part in ("flops", "imagined")]
+        shown.add_row(name, f"{each['ms_per_action']:.2f}", *costs, f"{each['calls_per_action']:.1f}")
+    console.print(shown)
 
 
 def _rate(rate: float, num: int) -> str:
@@ -202,8 +265,7 @@ def _rate(rate: float, num: int) -> str:
     return f"{rate:.1%} [{low:.0%}, {high:.0%}]"
 
 
-def _against(one: Played, other: Played) -> str:
+def _against(one: Played, other: Played, radius: float) -> str:
     """McNemar's exact p of who arrived at some time, over all episodes."""
-    radius = max(one.within)
     a, b = one.within[radius].any(1), other.within[radius].any(1)
     return f"{mcnemar_exact(int((a & ~b).sum()), int((~a & b).sum())):.2g}"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from jepalab.backbones.pca import PixelPCA
+from jepalab.compare.metrics import GEOMETRY, name_metric
 from jepalab.data.samples import Samples
 from jepalab.data.sprites import SPLITS, Split
 from jepalab.dist import Engine
@@ -25,11 +26,16 @@ from jepalab.hub.encoders import fresh_encoder
 from jepalab.hub.runs import load, read_facts
 from jepalab.instruments.attentive import attentive
 from jepalab.instruments.finetuning import finetuning
+from jepalab.instruments.image_geometry import image_geometry
 from jepalab.instruments.label_efficiency import label_efficiency
 from jepalab.instruments.labelled import NUM_SAMPLES, LabelledSubject, freeze, observe, split_index
 from jepalab.instruments.layers import layer_sweep
 from jepalab.instruments.matching import describe_match, match_channels
+from jepalab.instruments.posthoc import posthoc
 from jepalab.instruments.recognition import recognition
+from jepalab.instruments.robustness import robustness
+from jepalab.instruments.sample_geometry import sample_geometry
+from jepalab.instruments.sgd_probe import sgd_probe
 from jepalab.objectives.untrained import Untrained
 from jepalab.opening import Opening, open_for
 from jepalab.types import Encoder
@@ -41,15 +47,24 @@ TITLES = {
     "linear": "linear",
     "logistic": "logistic",
     "knn": "kNN",
+    "linear_sgd": "BN + SGD",
     "attentive": "attentive",
     "finetuned": "fine-tuned",
 }
+DRAWN = {
+    "posthoc_psnr": "all tokens",
+    "posthoc_linear_psnr": "linear part",
+    "posthoc_pooled_psnr": "mean token",
+    "posthoc_mean_psnr": "mean picture",
+}
+UNSHOWN = {"robust_validation", "robust_relative_drop"}
 MEANINGS = {
     "linear": "ridge classifier on the mean token",
     "logistic": "logistic regression on the mean token",
     "knn": "vote of the 20 nearest training samples; nothing is trained",
-    "attentive": "small attention over all tokens, trained on up to 4,000 samples",
-    "finetuned": "the whole encoder trained on for 200 steps, tested on up to 2,000 samples",
+    "linear_sgd": "a batch-normalised linear layer by SGD (after MAE)",
+    "attentive": "small attention over all tokens, trained on up to 4,000 samples, fewer where tokens are many",
+    "finetuned": "the whole encoder trained on for 360 steps of 64 samples, tested on up to 2,000 samples",
 }
 
 
@@ -62,6 +77,8 @@ class ProbeCommand:
         data: what the encoder reads, with classes: pictures (class sub-folders, Hugging Face parquet, webdataset tars,
             IDX files), videos in class sub-folders, or series with a column of labels.
         encoder: which encoder of the run, student or teacher; without it, the one that is reported first.
+        read_outs: "quick" reads linear, logistic and kNN; "full" adds the four below, BN + SGD and geometry, and for
+            pictures corruptions and a decoder trained afterwards; takes many minutes.
         attentive: also train a small attention over all tokens; takes minutes.
         finetune: also train a copy of the whole encoder on; takes minutes.
         shots: also learn from few labels a class, from 1 to 100.
@@ -75,6 +92,7 @@ class ProbeCommand:
     run: Annotated[Path, tyro.conf.Positional]
     data: Path
     encoder: str | None = None
+    read_outs: Literal["quick", "full"] = "quick"
     attentive: bool = False
     finetune: bool = False
     shots: bool = False
@@ -111,6 +129,7 @@ def run(words: list[str]) -> int:
         "encoder": name,
         "data": samples.source,
         "num": {split: len(rows) for split, rows in index.items()},
+        "test_units": [samples.num_units(index["test"]), samples.unit],
         "num_classes": samples.num_classes,
         "chance": float(samples.labels[index["test"]].bincount().max() / len(index["test"])),
         "scores": scores,
@@ -138,17 +157,23 @@ def judge(
     print(f"reading {sum(map(len, index.values())):,} samples: {name}", file=sys.stderr, flush=True)
     size = min(PCA_SIZE, samples.sample_shape[-1]) if name == PCA else None
     parts = {split: freeze(encoder, samples, rows, size=size) for split, rows in index.items()}
-    subject = LabelledSubject(Untrained(encoder), encoder, samples, **parts, size=None)
+    subject = LabelledSubject(Untrained(encoder), encoder, samples, **parts, size=None, seed=0, crop=None)
+    is_full, has_levels = command.read_outs == "full", not isinstance(encoder, PixelPCA)
+    asked = {
+        label_efficiency: command.shots or is_full,
+        sgd_probe: is_full,
+        # Pixel PCA has one level of one token, and nothing to train.
+        layer_sweep: has_levels and (command.layers or is_full),
+        attentive: has_levels and (command.attentive or is_full),
+        finetuning: has_levels and (command.finetune or is_full),
+    }
+    if is_full and has_levels:
+        is_still = len(samples.sample_shape) == 4 and samples.num_times == 1
+        asked |= dict.fromkeys((image_geometry, robustness, posthoc) if is_still else (sample_geometry,), True)
     scores = recognition(subject)
-    if command.shots:
-        scores |= label_efficiency(subject)
-    if not isinstance(encoder, PixelPCA):  # it has one level of one token, and nothing to train
-        if command.layers:
-            scores |= layer_sweep(subject)
-        if command.attentive:
-            scores |= attentive(subject)
-        if command.finetune:
-            scores |= finetuning(subject)
+    for read_out, is_asked in asked.items():
+        if is_asked:
+            scores |= read_out(subject)
     return {name: value for name, value in scores.items() if math.isfinite(value)}
 
 
@@ -163,43 +188,52 @@ def pixel_components(samples: Samples, train: Int[Tensor, " n"], *, dim: int) ->
 
 
 def tables(scores: Mapping[str, Mapping[str, float]]) -> list[Table]:
-    """Test accuracies in per cent, a row for each encoder: read-outs, then few labels and layers if asked for."""
+    """A row for each encoder: test accuracies in per cent, then few labels, layers and more if asked for."""
     keys = {key: None for of in scores.values() for key in of}
     shots = {key: key.removeprefix("shot_") for key in keys if key.startswith("shot_") and not key.endswith("_labels")}
     levels = {key: key.removeprefix("linear_level_") for key in keys if key.startswith("linear_level_")}
     levels |= {key: "last four" for key in keys if key == "linear_joined_levels"}
-    titles = {key: title for key, title in TITLES.items() if key in keys}
+    corrupted = {key: key.removeprefix("robust_") for key in keys if key.startswith("robust_") and key not in UNSHOWN}
     return [
-        _table(title, columns, {arm: of for arm, of in scores.items() if columns.keys() & of.keys()})
-        for title, columns in {
-            "Test accuracy in %": titles,
-            "By labels a class": shots,
-            "By layer, linear": levels,
-        }.items()
+        _table(title, columns, {arm: of for arm, of in scores.items() if columns.keys() & of.keys()}, percent=percent)
+        for title, columns, percent in (
+            ("Test accuracy in %", {key: title for key, title in TITLES.items() if key in keys}, True),
+            ("By labels a class", shots, True),
+            ("By layer, linear", levels, True),
+            ("Corrupted pictures, linear in %", corrupted, True),
+            ("Geometry: a diagnosis, never a score", {k: name_metric(k, {}) for k in GEOMETRY if k in keys}, False),
+            ("Drawn from the embedding, PSNR in dB", {k: name for k, name in DRAWN.items() if k in keys}, False),
+        )
         if columns
     ]
 
 
-def _table(title: str, columns: Mapping[str, str], scores: Mapping[str, Mapping[str, float]]) -> Table:
+def _table(
+    title: str, columns: Mapping[str, str], scores: Mapping[str, Mapping[str, float]], *, percent: bool
+) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("encoder", no_wrap=True)
     for column in columns.values():
         table.add_column(column, justify="right")
     for arm, of in scores.items():
-        table.add_row(arm, *(f"{100 * of[key]:.1f}" if key in of else "-" for key in columns))
+        cells = {key: f"{100 * of[key]:.1f}" if percent else f"{of[key]:.2f}" for key in columns if key in of}
+        table.add_row(arm, *(cells.get(key, "-") for key in columns))
     return table
 
 
 def in_words(found: Mapping[str, Any]) -> list[str]:
     """What the numbers mean, how exactly they are known, and whether training paid."""
-    num, scores = found["num"], found["scores"]
+    num, scores, (num_units, unit) = found["num"], found["scores"], found["test_units"]
     mine, *floors = scores
     accuracy = scores[mine]["linear"]
-    half = 1.96 * math.sqrt(max(accuracy * (1 - accuracy), 1 / num["test"]) / num["test"])
+    half = 1.96 * math.sqrt(max(accuracy * (1 - accuracy), 1 / num_units) / num_units)
+    told = "So many tell"
+    if num_units < num["test"]:
+        told = f"They come from {num_units:,} {unit}(s), and what comes from one goes together: so many tell"
     lines = [
         f"Accuracies are those on {num['test']:,} test samples of {found['num_classes']} classes; always naming the "
-        f"most common one gives {100 * found['chance']:.1f} %. So many tell an accuracy to about ± {100 * half:.1f} "
-        "points (95 %).",
+        f"most common one gives {100 * found['chance']:.1f} %. {told} an accuracy to about ± {100 * half:.1f} points "
+        "(95 %).",
         f"Read-outs learned from {num['train']:,} labelled samples; their settings were chosen on "
         f"{num['validation']:,} others.",
     ]

@@ -27,6 +27,12 @@ from rich.text import Text
 
 PLAIN_SECONDS = 10.0
 COLLAPSED_STD = 0.05
+ALARMS = {
+    "std": "the embeddings all point one way",
+    "std_samples": "tokens say where they are, and nothing of the sample",
+    "teacher_std": "the teacher's embeddings all point one way",
+    "teacher_std_samples": "the teacher's tokens say where they are, and nothing of the sample",
+}
 ADVICE = "If it lasts: lower lr, raise the teacher's momentum, warm up longer, or weigh the anti-collapse terms more."
 
 
@@ -37,7 +43,8 @@ class Moment:
     seconds  spent in training steps, over all sittings.
     frames   trained on so far.
     terms    of the loss, unweighted.
-    meters   of collapse, measured every few steps: see `instruments.geometry.collapse_meters`.
+    meters   of collapse, measured every few steps: see `instruments.geometry.collapse_meters`; "std_samples" is
+             `std_over_samples`, and "teacher_..." the same of a teacher.
     """
 
     step: int
@@ -48,7 +55,7 @@ class Moment:
     meters: Mapping[str, float]
 
     def describe(self) -> str:
-        """Rates, terms and meters in one line; a collapsing encoder is called by its name."""
+        """Rates, terms and meters in one line."""
         per_second = 1 / self.seconds if self.seconds else 0.0
         parts = [f"{self.step * per_second:.0f} steps/s", f"{self.frames * per_second:,.0f} frames/s"]
         parts += [f"{name} {value:.3g}" for name, value in self.terms.items()]
@@ -58,9 +65,29 @@ class Moment:
                 f"std {meters['std']:.2f} · RankMe {meters['rankme']:.1f} / centred {meters['rankme_centred']:.1f}"
                 f" · cosine {meters['mean_cosine']:.2f}"
             )
-            if meters["std"] < COLLAPSED_STD:
-                parts.append(f"COLLAPSING: the embeddings all point one way. {ADVICE}")
         return " · ".join(parts)
+
+    def warn(self) -> str:
+        """A collapsing encoder called by its name; nothing of one that is well."""
+        alarms = find_alarms(self.meters)
+        return f"COLLAPSING: {', and '.join(alarms.values())}. {ADVICE}" if alarms else ""
+
+
+def find_alarms(meters: Mapping[str, float]) -> dict[str, str]:
+    """The meters that say of a collapse, and what each says."""
+    return {name: words for name, words in ALARMS.items() if meters.get(name, 1.0) < COLLAPSED_STD}
+
+
+def sum_up_alarms(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of a run's records: each alarm that rang, at which of the measured steps first and last, and how often."""
+    rung: dict[str, list[int]] = {}
+    for record in records:
+        for name in record.get("alarms", ()):
+            rung.setdefault(name, []).append(record["step"])
+    return [
+        {"alarm": name, "what": ALARMS[name], "first": steps[0], "last": steps[-1], "times": len(steps)}
+        for name, steps in rung.items()
+    ]
 
 
 @runtime_checkable
@@ -87,7 +114,7 @@ class LiveDisplay:
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         self.bars = Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        self.lines: dict[str, Text] = {}
+        self.lines: dict[str, Group] = {}
         self.live = Live(console=Console(stderr=True), refresh_per_second=4)
         self.overall: TaskID | None = None
         self.tasks: dict[str, TaskID] = {}
@@ -101,7 +128,10 @@ class LiveDisplay:
         if name not in self.tasks:
             self.tasks[name] = self.bars.add_task(name, total=moment.steps)
         self.bars.update(self.tasks[name], completed=moment.step)
-        self.lines[name] = Text(f"  {name}: {moment.describe()}", style="dim", overflow="ellipsis", no_wrap=True)
+        line = Text(f"  {name}: {moment.describe()}", style="dim", overflow="ellipsis", no_wrap=True)
+        # A warning is never cut off: it takes as many lines as it needs.
+        warning = [Text(f"  {name}: {moment.warn()}", style="bold red")] if moment.warn() else []
+        self.lines[name] = Group(line, *warning)
         self.live.update(Group(self.bars, *self.lines.values()))
 
     def ended(self, name: str, result: Mapping[str, Any]) -> None:
@@ -131,7 +161,8 @@ class PlainDisplay:
     def news(self, name: str, moment: Moment) -> None:
         if time.monotonic() - self.spoken > PLAIN_SECONDS or (self.total == 1 and moment.step == moment.steps):
             self.spoken = time.monotonic()
-            self._say(f"{name} step {moment.step}/{moment.steps} · {moment.describe()}")
+            parts = filter(None, [moment.describe(), moment.warn()])
+            self._say(f"{name} step {moment.step}/{moment.steps} · {' · '.join(parts)}")
 
     def ended(self, name: str, result: Mapping[str, Any]) -> None:
         self.done += 1

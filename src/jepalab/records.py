@@ -2,6 +2,7 @@
 
     run.json        what ran, with which versions, and its status
     metrics.jsonl   one record a line
+    skipped.txt     items of the data that were not read, and why; absent where there were none
     heartbeat       step and time, rewritten while the run lives
     checkpoints/step-000500/   model.safetensors · optimizer.pt · state.json, complete or absent
 
@@ -88,6 +89,14 @@ class RunFolder:
             )
         self.describe(**settings)
 
+    def list_skipped(self, lines: str) -> None:
+        """Writes what of the data was not read, a line each, into skipped.txt; nothing to say leaves no file."""
+        file = self.path / "skipped.txt"
+        if lines:
+            write_atomically(file, lines.encode())
+        else:
+            file.unlink(missing_ok=True)
+
     def description(self) -> dict[str, Any]:
         """run.json, or nothing where there is none yet."""
         file = self.path / "run.json"
@@ -134,7 +143,15 @@ class RunFolder:
         if self.metrics.exists():
             write_atomically(self.metrics, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
-    def save(self, objective: nn.Module, optimizer: torch.optim.Optimizer | None, *, step: int, seconds: float) -> None:
+    def save(
+        self,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        *,
+        step: int,
+        seconds: float,
+        cpu_seconds: float | None = None,
+    ) -> None:
         """A checkpoint of this step. On a full disk the previous one stays whole and the error says where it is."""
         partial, final = self.checkpoints / f".partial-{os.getpid()}", self.checkpoints / f"step-{step:06d}"
         if final.exists():
@@ -146,7 +163,7 @@ class RunFolder:
         try:
             write_atomically(partial / "model.safetensors", safetensors.torch.save(_detached(objective.state_dict())))
             write_atomically(partial / "optimizer.pt", optimizer_bytes.getvalue())
-            write_json(partial / "state.json", {"step": step, "seconds": seconds})
+            write_json(partial / "state.json", {"step": step, "seconds": seconds, "cpu_seconds": cpu_seconds})
             partial.rename(final)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -169,6 +186,11 @@ class RunFolder:
     def latest(self) -> Checkpoint | None:
         found = self.complete()
         return found[-1] if found else None
+
+    def cpu_seconds(self) -> float | None:
+        """Of the training that the latest checkpoint stands for; None where they were not recorded."""
+        last = self.latest()
+        return json.loads((last.path / "state.json").read_text()).get("cpu_seconds") if last else None
 
     def load(self, objective: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> tuple[int, float]:
         """Reads the latest checkpoint back; returns its step and the seconds of training it stands for."""

@@ -17,6 +17,7 @@ from jepalab.dist import Engine, Precision
 from jepalab.types import MovableStream, Objective, Stream
 
 TIMED_STEPS = 9
+MASK_TOKEN = "mask_token"  # what a module calls its learned stand-ins for hidden tokens
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class Run:
     stream        the data, a function of the step.
     lr            peak learning rate of AdamW, reached after the `warmup` share of the steps, then cosine to a
                   hundredth of it.
-    weight_decay  on matrices and kernels, not on biases, gains and scalars.
+    weight_decay  on matrices and kernels, not on biases, gains, scalars and mask tokens.
     clip          largest norm of the gradient.
-    remake        makes the same run on another number of steps, where that changes more than when it ends: a part of
-                  them goes to what `prepare` trains.
-    prepare       run once before the first step (fit a PCA, train a teacher); its result must lie in the objective's
-                  state, which a resumed run reads back instead. Returns the floating point operations it spent.
+    first         a run that is trained before this one, such as a frozen teacher's; it is paid for as this one is.
+    remake        makes the same run on another number of steps, those of `first` included, which it is needed with.
+    prepare       called once before the first step and after `first` (fit a PCA, take over a teacher's weights); its
+                  result must lie in the objective's state, which a resumed run reads back instead.
     """
 
     objective: Objective
@@ -43,7 +44,8 @@ class Run:
     clip: float = 1.0
     precision: Precision = "bf16"
     seed: int = 0
-    prepare: Callable[[], float] | None = None
+    prepare: Callable[[], None] | None = None
+    first: Run | None = None
     remake: Callable[[int], Run] | None = None
 
     def __post_init__(self) -> None:
@@ -53,10 +55,20 @@ class Run:
                 f"steps={self.steps}, lr={self.lr}, weight_decay={self.weight_decay}, warmup={self.warmup}, "
                 f"clip={self.clip}."
             )
+        assert self.first is None or self.remake is not None, "how many of its steps go to the first run?"
 
     def on_steps(self, steps: int) -> Run:
-        """The same run on another number of steps, all that it prepares included."""
+        """The same run on another number of steps, those of the run before it included."""
         return replace(self, steps=steps) if self.remake is None else self.remake(steps)
+
+    def total(self, of_step: Callable[[Run], float]) -> float:
+        """What all steps add up to, those of the run before it included, given what one step of a run counts for."""
+        before = 0.0 if self.first is None else self.first.total(of_step)
+        return before + (self.steps * of_step(self) if self.steps else 0.0)
+
+    def mean_step(self, of_step: Callable[[Run], float]) -> float:
+        """What a step counts for on average, those of the run before it included."""
+        return self.total(of_step) / self.total(lambda _: 1.0)
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step: linear warm-up, then a cosine to a hundredth of the peak."""
@@ -67,12 +79,14 @@ class Run:
         return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
     def make_optimizer(self) -> torch.optim.AdamW:
-        """AdamW over every parameter that asks for a gradient."""
-        trained = [p for p in self.objective.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        """AdamW over every parameter that asks for a gradient.
+
+        Mask tokens never decay, be they one vector or several in a matrix; I-JEPA's and V-JEPA's releases decay them.
+        """
+        trained = [(name, p) for name, p in self.objective.named_parameters() if p.requires_grad]
+        decayed = [p for name, p in trained if p.ndim > 1 and name.rpartition(".")[2] != MASK_TOKEN]
+        spared = [p for name, p in trained if p.ndim <= 1 or name.rpartition(".")[2] == MASK_TOKEN]
+        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": spared, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=self.lr, fused=True)
 
     def count_flops(self) -> float:
@@ -109,6 +123,12 @@ class Run:
         """Parameters of the encoder and of all that is trained beside it (predictor, decoder, head)."""
         trained = sum(p.numel() for p in self.objective.parameters() if p.requires_grad)
         return {"encoder": count_parameters(self.objective.encoder), "trained": trained}
+
+
+def split_steps(steps: int, share: float) -> tuple[int, int]:
+    """All steps as (own, before): those of the run before it are `share` times its own; each has one at least."""
+    own = max(1, round(steps / (1 + share)))
+    return own, max(1, steps - own)
 
 
 def count_parameters(module: nn.Module) -> int:

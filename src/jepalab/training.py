@@ -9,11 +9,12 @@ from pathlib import Path
 
 from jepalab.catalogue import find_recipes
 from jepalab.compare.cells import judge_run
+from jepalab.data.sample_stream import left_out
 from jepalab.fit import fit
 from jepalab.flags import call_with_flags, flatten
 from jepalab.hub.runs import save_encoders
 from jepalab.menu import known, summary, table
-from jepalab.progress import make_display
+from jepalab.progress import make_display, sum_up_alarms
 from jepalab.records import RunFolder, write_json
 
 
@@ -49,6 +50,7 @@ def run(words: list[str]) -> int:
     folder = place.out or Path("runs") / f"{name}-seed-{made.seed}"
     records = RunFolder(folder)
     records.claim(recipe=name, **flatten(settings))
+    records.list_skipped(left_out(made.stream))
     is_begun = records.latest() is not None and "flops_per_step" in records.description()
     records.describe(words=words[1:], **({} if is_begun else {"flops_per_step": made.count_flops()}))
     display = make_display()
@@ -70,12 +72,15 @@ def run(words: list[str]) -> int:
     finally:
         display.close()
     write_json(folder / "scores.json", scores)
-    records.describe(status="done")
+    alarms = sum_up_alarms(records.records())
+    records.describe(status="done", alarms=alarms)
     if place.json:
         print(json.dumps({"folder": str(folder), "scores": scores}))
     else:
         chief = {k: v for k, v in scores.items() if not judging.chief or k.rpartition("/")[2] in judging.chief}
         print(table({key: f"{value:.3f}" for key, value in chief.items()}) or "no labels, so nothing was read out")
+        for each in alarms:
+            print(f"the collapse alarm rang at steps {each['first']} to {each['last']} of {made.steps}: {each['what']}")
         print(f"\nencoder, records and all scores: {folder}")
         if unsaved:
             print(f"not saved as an encoder, but in the checkpoints: {', '.join(unsaved)}")

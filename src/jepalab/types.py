@@ -10,6 +10,7 @@ Axis letters, used in every annotation of the library:
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -137,9 +138,11 @@ class Encoder(nn.Module, ABC):
     """Raw observations in, one embedding a token out. Normalisation of x lives inside.
 
     A frame encoder yields one token for each frame (n = t); a patch encoder yields one for each patch.
+    num_frames_seen  frames that go into one embedding of a frame encoder; the first ones of a clip have fewer.
     """
 
     dim: int
+    num_frames_seen: ClassVar[int] = 1
 
     @abstractmethod
     def forward(
@@ -196,6 +199,10 @@ class Objective(nn.Module, ABC):
     encoder: Encoder
     weights: dict[str, float]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.average: Encoder | None = None
+
     @abstractmethod
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """The unweighted terms of the loss on this batch."""
@@ -205,7 +212,15 @@ class Objective(nn.Module, ABC):
 
     def probed_encoders(self) -> dict[str, Encoder]:
         """The encoders a user could take home, by name; the first is the one reported by default."""
-        return {"student": self.encoder}
+        return {"student": self.encoder} | ({} if self.average is None else {"average": self.average})
+
+    def keep_average(self) -> None:
+        """From here on `average` is a copy of the encoder, whose weights `fit` moves.
+
+        Nothing is kept where nothing learns, or where a teacher is such an average already.
+        """
+        if self.compares and "teacher" not in self.probed_encoders():
+            self.average = copy.deepcopy(self.encoder).requires_grad_(False)
 
     @classmethod
     @abstractmethod
@@ -237,6 +252,15 @@ class WorldModel(Protocol):
     ) -> Float[Tensor, "b s h d"]: ...
 
 
+@runtime_checkable
+class TaughtWorldModel(WorldModel, Protocol):
+    """A world model whose `rollout` answers in another space than that of `encode`: in its teacher's."""
+
+    def encode_target(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b t d"]:
+        """What `rollout` is to foretell of these observations."""
+        ...
+
+
 @dataclass(frozen=True)
 class Features:
     """Embeddings extracted once and read by every instrument, beside the batch they come from.
@@ -252,7 +276,8 @@ class Features:
 class Subject:
     """What an instrument judges: a trained objective, and one of its encoders' features on three disjoint splits.
 
-    views  [n q d] embeddings of n states under q nuisances each, where the data can show them.
+    views    [n q d] embeddings of n states under q nuisances each, where the data can show them.
+    encoder  whose features these are; None for the one that is reported first.
     """
 
     objective: Objective
@@ -260,6 +285,12 @@ class Subject:
     validation: Features
     test: Features
     views: Float[Tensor, "n q d"] | None = None
+    encoder: Encoder | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the encoder that is reported first."""
+        return self.encoder in (None, next(iter(self.objective.probed_encoders().values())))
 
 
 Instrument = Callable[[Subject], dict[str, float]]

@@ -50,6 +50,7 @@ class Inputs:
         for path, tensor in walk(given):
             role = self._role(path, tensor, roles or {})
             if role and not any(tensor is known for known in self.tensors.values()):
+                _give_every_element_its_own_place(tensor)
                 self.tensors[role] = tensor
         if not self.tensors:
             raise ValueError(
@@ -127,6 +128,12 @@ class Inputs:
         if index == 0:
             return "x"
         return "label" if tensor.ndim == 1 and not tensor.is_floating_point() else f"x:{index}"
+
+
+def _give_every_element_its_own_place(tensor: Tensor) -> None:
+    """Unshares an expanded tensor, one of whose elements could not be changed alone; its values stay."""
+    if any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+        tensor.data = tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def walk(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:

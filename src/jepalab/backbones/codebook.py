@@ -15,11 +15,13 @@ MAX_ROWS = 8192  # patches compared with all codes at once: bounds the memory of
 class PatchCodebook(nn.Module):
     """Codes for patches as the encoder normalises them. `fit` first; then it never changes, and travels with the state.
 
+    `draw` makes codes at random, which is enough where only the price of a step is asked.
+
     codes  [num_codes p], the centres.
     """
 
     codes: Tensor
-    is_fitted: Tensor
+    has_codes: Tensor
 
     def __init__(self, num_codes: int, patch_dim: int) -> None:
         super().__init__()
@@ -27,7 +29,13 @@ class PatchCodebook(nn.Module):
             raise ValueError(f"wanted at least 2 codes to tell apart, got {num_codes}")
         self.num_codes, self.patch_dim = num_codes, patch_dim
         self.register_buffer("codes", torch.zeros(num_codes, patch_dim))
-        self.register_buffer("is_fitted", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("has_codes", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> None:
+        """Independent normal codes, as wide as normalised patches are."""
+        self.codes.copy_(torch.randn(self.codes.shape, generator=generator))
+        self.has_codes.fill_(True)
 
     @torch.no_grad()
     def fit(self, patches: Float[Tensor, "*rows p"], generator: torch.Generator, *, max_iterations: int = 50) -> float:
@@ -48,13 +56,13 @@ class PatchCodebook(nn.Module):
             if torch.equal(before, assigned):
                 break
         self.codes.copy_(codes)
-        self.is_fitted.fill_(True)
+        self.has_codes.fill_(True)
         return float(distances.mean())
 
     @torch.no_grad()
     def forward(self, patches: Float[Tensor, "b n p"]) -> Int[Tensor, "b n"]:
         """The nearest code of each patch. ValueError before `fit`."""
-        if not self.is_fitted:
+        if not self.has_codes:
             raise ValueError(
                 "This codebook is not fitted; call fit(encoder.patches(x), generator) on training pictures."
             )

@@ -72,7 +72,8 @@ class ConvEncoder(Encoder):
         h = (x.flatten(0, 1) - mean) / std
         if self.cell > 1:
             missing = -self.size % self.cell
-            h = F.pixel_unshuffle(F.pad(h, (0, missing, 0, missing)), self.cell)
+            cells = F.pad(h, (0, missing, 0, missing)).unflatten(3, (-1, self.cell)).unflatten(2, (-1, self.cell))
+            h = cells.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)  # pixel_unshuffle, channels last
         h = h.contiguous(memory_format=torch.channels_last)
         for convolution in self.convolutions:
             h = F.relu(convolution(h))

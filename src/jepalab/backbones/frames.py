@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -61,6 +61,8 @@ class FrameDifferences(Encoder):
     What stays cannot be seen at all: the oldest remedy against a background that does not move.
     std  of the differences.
     """
+
+    num_frames_seen: ClassVar[int] = 2
 
     def __init__(
         self,

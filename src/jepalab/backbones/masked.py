@@ -23,6 +23,7 @@ class MaskedPredictor(nn.Module):
     context_dim  width of a second answer, at the context's own places (V-JEPA 2.1); None answers for targets alone.
     positions    how a token knows its place, as in `ViT`.
     num_mask_tokens  one for each mask generator (V-JEPA, 2404.08471): `which` of them stands for the hidden tokens.
+                     They start from a truncated normal of .02, as I-JEPA's; V-JEPA's release starts them from zero.
     """
 
     positions: Tensor

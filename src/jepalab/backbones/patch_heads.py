@@ -51,17 +51,17 @@ class _Residual(nn.Module):
 
 
 def build_of_size(
-    num_parameters: int, build: Callable[[int], Network], *, step: int = 2, tolerance: float = 0.1
+    num_parameters: int, build: Callable[[int], Network], *, step: int = 2, least: int = 1, tolerance: float = 0.1
 ) -> Network:
-    """`build(width)` at the width, a multiple of `step`, that brings it closest to a budget of parameters.
+    """`build(width)` at the width, a multiple of `step` by `least` or more, that comes closest to so many parameters.
 
     Heads of different kinds get equal budgets this way. ValueError if no width comes within `tolerance` of it.
     """
-    low, high = 1, MAX_WIDTH // step
+    low, high = least, MAX_WIDTH // step
     while low < high:  # the smallest width that reaches the budget
         middle = (low + high) // 2
         low, high = (middle + 1, high) if _count(build, middle * step) < num_parameters else (low, middle)
-    width = min((max(low - 1, 1), low), key=lambda w: abs(_count(build, w * step) - num_parameters)) * step
+    width = min((max(low - 1, least), low), key=lambda w: abs(_count(build, w * step) - num_parameters)) * step
     found = _count(build, width)
     if abs(found - num_parameters) > tolerance * num_parameters:
         raise ValueError(

@@ -30,14 +30,19 @@ class PixelPCA(Encoder):
 
     @torch.no_grad()
     def fit(self, x: Float[Tensor, "b t *obs"]) -> None:
-        """Fits mean and components to these frames, in float64."""
+        """Fits mean and components to these frames, in float64, from the smaller of the two matrices of products."""
         pixels = x.flatten(0, 1).flatten(1).double()
         if len(pixels) <= self.dim:
             raise ValueError(f"{self.dim} components need more than {self.dim} frames, got {len(pixels)}.")
         self.mean.copy_(pixels.mean(0))
         centred = pixels - pixels.mean(0)
-        _, vectors = torch.linalg.eigh(centred.T @ centred)
-        self.components.copy_(vectors[:, -self.dim :].flip(1))
+        if len(centred) < centred.shape[1]:
+            _, vectors = torch.linalg.eigh(centred @ centred.T)
+            # Orthogonal already; the decomposition gives them length 1, and directions where there is no variance.
+            vectors, _ = torch.linalg.qr(centred.T @ vectors[:, -self.dim :].flip(1))
+        else:
+            vectors = torch.linalg.eigh(centred.T @ centred)[1][:, -self.dim :].flip(1)
+        self.components.copy_(vectors)
 
     def forward(
         self, x: Float[Tensor, "b t *obs"], keep: Int[Tensor, "b k"] | None = None, causal: bool = False

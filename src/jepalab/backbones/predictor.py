@@ -99,14 +99,19 @@ class MarkovPredictor(nn.Module, ABC):
 class GRUDynamics(MarkovPredictor):
     """A GRU cell whose memory is the embedding and whose input is the action (PLDM, arXiv 2502.14819; eb_jepa).
 
+    What the cell proposes passes a linear layer, the identity at first: a plain cell would draw embeddings into
+    [-1, 1], and nothing bounds those that it must predict.
+
     norm  applied to what the cell answers; the encoder's own last norm, where it has one, so that predictions lie
-          where embeddings do. Without a norm the cell draws embeddings into [-1, 1].
+          where embeddings do, as eb_jepa has it.
     """
 
     def __init__(self, dim: int, *, num_actions: int, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.num_actions = num_actions
-        self.cell = nn.GRUCell(num_actions, dim)
+        self.cell, self.propose = nn.GRUCell(num_actions, dim), nn.Linear(dim, dim)
+        nn.init.eye_(self.propose.weight)
+        nn.init.zeros_(self.propose.bias)
         self.norm = norm or nn.Identity()
 
     def step(self, z: Float[Tensor, "n d"], action: Float[Tensor, "n a"]) -> Float[Tensor, "n d"]:
@@ -116,7 +121,7 @@ class GRUDynamics(MarkovPredictor):
         reset, update, new = from_action.float().chunk(3, -1)
         reset_z, update_z, new_z = from_memory.float().chunk(3, -1)
         keep = torch.sigmoid(update + update_z)
-        candidate = torch.tanh(new + torch.sigmoid(reset + reset_z) * new_z)
+        candidate = self.propose(torch.tanh(new + torch.sigmoid(reset + reset_z) * new_z)).float()
         return self.norm(candidate + keep * (z - candidate)).float()
 
 

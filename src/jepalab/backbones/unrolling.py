@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jepalab.backbones.predictor import Predictor
+from jepalab.backbones.predictor import MarkovPredictor, Predictor
 
 
 class Foreseen(NamedTuple):
@@ -34,18 +34,43 @@ class FromEvery:
     """From every embedding of the clip `num_steps` steps ahead, all places at once (eb_jepa, arXiv 2602.03604).
 
     num_steps  1 is teacher forcing. The k-th part holds the predictions k steps ahead, made from those k - 1 ahead.
+    history    real embeddings up to each place that a predictor with memory reads before it goes on by its own
+               predictions, as it will when it plans; None for all there are. Without memory it makes no difference.
     """
 
     num_steps: int = 1
+    history: int | None = None
 
     def __call__(
         self, predictor: Predictor, z: Float[Tensor, "b t d"], action: Float[Tensor, "b u a"]
     ) -> Iterator[Foreseen]:
         if not 1 <= self.num_steps < z.shape[1]:
             raise ValueError(f"Clips of {z.shape[1]} frames hold no {self.num_steps} steps; take longer clips.")
+        if isinstance(predictor, MarkovPredictor) or (self.num_steps == 1 and self.history is None):
+            for ahead in range(1, self.num_steps + 1):
+                z = predictor(z[:, :-1], action[:, ahead - 1 :])
+                yield Foreseen(z, ahead)
+            return
+        paths = self._imagined(predictor, z, action)
         for ahead in range(1, self.num_steps + 1):
-            z = predictor(z[:, :-1], action[:, ahead - 1 :])
-            yield Foreseen(z, ahead)
+            yield Foreseen(paths[:, : z.shape[1] - ahead, ahead - 1], ahead)
+
+    def _imagined(
+        self, predictor: Predictor, z: Float[Tensor, "b t d"], action: Float[Tensor, "b u a"]
+    ) -> Float[Tensor, "b u h d"]:
+        """The rollout from each place but the last, whose own history it reads; what is past the clip is to be left."""
+        num_places, batch = z.shape[1] - 1, len(z)
+        most = min(self.history or num_places, num_places)
+        beyond = torch.cat([action, action.new_zeros(batch, self.num_steps, action.shape[2])], 1)
+        parts = []
+        for given in range(1, most + 1):  # places with as many embeddings before them go together
+            places = range(given - 1, num_places if given == most else given)
+            read = torch.stack([z[:, place + 1 - given : place + 1] for place in places], 1)
+            past = torch.stack([action[:, place + 1 - given : place] for place in places], 1)
+            taken = torch.stack([beyond[:, place : place + self.num_steps] for place in places], 1)
+            path = predictor.rollout(read.flatten(0, 1), past.flatten(0, 1), taken.flatten(0, 1)[:, None])[:, 0]
+            parts.append(path.unflatten(0, (batch, len(places))))
+        return torch.cat(parts, 1)
 
 
 @dataclass(frozen=True)
@@ -79,6 +104,14 @@ class Together:
     ) -> Iterator[Foreseen]:
         for part in self.parts:
             yield from part(predictor, z, action)
+
+
+def each_alone(
+    predictor: Predictor, z: Float[Tensor, "b t d"], action: Float[Tensor, "b t a"]
+) -> Float[Tensor, "b t d"]:
+    """What follows each embedding by itself, of which a predictor with memory sees nothing that came before."""
+    alone = predictor(z.flatten(0, 1)[:, None], action.flatten(0, 1)[:, None])
+    return alone[:, 0].unflatten(0, z.shape[:2])
 
 
 def latest(foreseen: Foreseen, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b n d"]:

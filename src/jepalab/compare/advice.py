@@ -19,21 +19,26 @@ ROLES = ("(floor)", "(ceiling)")
 def advise(
     cells: Sequence[CellResult], *, arms: Mapping[str, str], condition: str, metric: str, name: str
 ) -> list[str]:
-    """Sentences about the arm with the highest mean of `metric` among those that compete.
+    """Sentences about the arm that competes and has the highest mean of `metric` on validation.
 
-    arms  their labels; those that say "(floor)" or "(ceiling)" do not compete.
-    name  of the metric, as it is printed.
+    arms    their labels; those that say "(floor)" or "(ceiling)" do not compete.
+    metric  on test: what is quoted. `metric`_validation is what arms are ranked by, so that the score which is quoted
+            is not the luckiest of several; where it was not recorded for every arm, the metric itself.
+    name    of the metric, as it is printed.
     """
-    by_arm = {
-        arm: {c["seed"]: c["metrics"][metric] for c in cells if _counts(c, arm, condition, metric)} for arm in arms
-    }
+    by_arm = _by_seed(cells, arms, condition, metric)
     rivals = {arm: v for arm, v in by_arm.items() if v and not any(role in arms[arm] for role in ROLES)}
     if not rivals:
         return [f"No trained arm has a {name} yet."]
-    ranked = sorted(rivals, key=lambda arm: -float(np.mean([*rivals[arm].values()])))
+    chosen_by = {arm: v for arm, v in _by_seed(cells, arms, condition, f"{metric}_validation").items() if v}
+    chosen_by = chosen_by if rivals.keys() <= chosen_by.keys() else rivals
+    ranked = sorted(rivals, key=lambda arm: -float(np.mean([*chosen_by[arm].values()])))
     best, first = ranked[0], rivals[ranked[0]]
     mean = float(np.mean([*first.values()]))
-    said = [f"Highest {name}: {arms[best]} ({best}), {mean:.3f} over {len(first)} seed(s)."]
+    by = "" if chosen_by is rivals else " on validation"
+    said = [
+        f"Highest {name}{by}: {arms[best]} ({best}), {mean:.3f}{' on test' if by else ''} over {len(first)} seed(s)."
+    ]
     floors = {arm: v for arm, v in by_arm.items() if v and "(floor)" in arms[arm]}
     if floors:
         floor = max(floors, key=lambda arm: float(np.mean([*floors[arm].values()])))
@@ -52,6 +57,13 @@ def advise(
     elif len(ranked) > 1:
         said.append("It is told apart from every other trained arm: every 95 % interval of a difference is above zero.")
     return said
+
+
+def _by_seed(
+    cells: Sequence[CellResult], arms: Mapping[str, str], condition: str, metric: str
+) -> dict[str, dict[int, float]]:
+    """The metric of each arm, by seed."""
+    return {arm: {c["seed"]: c["metrics"][metric] for c in cells if _counts(c, arm, condition, metric)} for arm in arms}
 
 
 def _counts(cell: CellResult, arm: str, condition: str, metric: str) -> bool:

@@ -4,53 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
-import torch
-
+from jepalab.compare.measuring import Subjects, measure, stands_for
+from jepalab.data.sample_stream import left_out
 from jepalab.fit import Watch, fit
-from jepalab.hub.runs import save_encoders
+from jepalab.hub.runs import put_first, save_encoders
 from jepalab.instruments.features import subjects
+from jepalab.progress import sum_up_alarms
 from jepalab.records import RunFolder, write_json
 from jepalab.run import Run
-from jepalab.types import Objective, Stream
 
 Unit = Literal["steps", "samples", "flops", "seconds"]
 CURVE_SHARE = 0.25
-
-
-@runtime_checkable
-class Subjects(Protocol):
-    """Makes what the instruments read of each encoder, on a share of the held-out data."""
-
-    def __call__(self, objective: Objective, stream: Any, *, share: float = 1.0) -> Mapping[str, Any]: ...
+COSTS: Mapping[Unit, Callable[[Run], float]] = {
+    "steps": lambda run: 1.0,
+    "samples": lambda run: float(run.stream.clips_per_batch),
+    "flops": Run.count_flops,
+    "seconds": Run.time_step,
+}
+# Part of every cell's key: raise it when training or read-outs change what they compute.
+RULES = 3
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every arm may spend: optimizer steps, clips seen, training FLOPs, or seconds of training on this machine."""
+    """What every arm may spend: optimizer steps, clips seen, training FLOPs, or seconds of training on this machine.
+
+    A run that is trained before another, as a frozen teacher's is, is paid for out of the same budget.
+    """
 
     amount: float | int
     unit: Unit = "steps"
 
     def steps(self, run: Run) -> int:
-        """The optimizer steps that this run's budget pays for. Seconds are measured on a few steps of a copy."""
+        """The optimizer steps that the budget pays for, as `Run.on_steps` takes them.
+
+        Seconds are measured on a few steps of a copy.
+        """
         if run.steps == 0:
             return 0
-        cost = {
-            "steps": lambda: 1.0,
-            "samples": lambda: float(run.stream.clips_per_batch),
-            "flops": run.count_flops,
-            "seconds": run.time_step,
-        }[self.unit]()
+        cost = run.mean_step(COSTS[self.unit])
         steps = int(self.amount / cost)
         if steps < 1:
             raise ValueError(f"A budget of {self.amount:g} {self.unit} does not pay for one step of {cost:g}.")
@@ -71,11 +72,14 @@ class Judging:
     """How every cell is judged: the same instruments for all, at the same shares of their training.
 
     instruments  at the end, on all held-out clips, for every encoder that the objective would hand over.
-    of_the_first  likewise, for the first encoder alone: read-outs that take their time.
-    curve        on the way, after each share of the steps in `curve_at`, on a quarter of the clips.
+    of_the_first  likewise, for the encoder that stands for its arm: read-outs that take their time.
+    prefer       the score on validation by which an encoder stands for its arm; the first, if empty.
+    curve        on the way, after each share of the steps in `curve_at`, and at the end, on a quarter of the clips.
     draw         writes pictures of a cell that has ended, given the comparison's folder of pictures.
     subjects     what the instruments read: features extracted once from each encoder.
     chief        the scores to print where there is room for some; all if empty.
+    skipped      metrics that fuller read-outs measure and these do not: nothing can be claimed of them.
+    keep         of a run that was judged, what is no score but belongs into its result, as JSON can hold it.
     """
 
     instruments: Sequence[Callable[[Any], dict[str, float]]]
@@ -85,6 +89,13 @@ class Judging:
     subjects: Subjects = subjects
     of_the_first: Sequence[Callable[[Any], dict[str, float]]] = ()
     chief: Sequence[str] = ()
+    skipped: Sequence[str] = ()
+    keep: Callable[[Run], Mapping[str, Any]] | None = None
+    prefer: str = ""
+
+    def with_more(self, *instruments: Callable[[Any], dict[str, float]]) -> Judging:
+        """The same, and these of the encoder that stands for its arm, of every cell."""
+        return replace(self, of_the_first=(*self.of_the_first, *instruments))
 
 
 def run_cell(
@@ -143,7 +154,7 @@ def fingerprint(cell: Cell, seed: int, judging: Judging, budget: Budget | None) 
     """Tells settings apart: a cell recorded under other settings is trained anew, not passed off as this one."""
     read = (*judging.instruments, *judging.of_the_first, *judging.curve, judging.subjects)
     names = [_describe(function) for function in read]
-    text = f"{_describe(cell.make)} {seed} {names} {tuple(judging.curve_at)} {budget}"
+    text = f"{RULES} {_describe(cell.make)} {seed} {names} {tuple(judging.curve_at)} {budget}{judging.prefer}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -167,6 +178,7 @@ def _train_and_judge(
 ) -> dict[str, Any]:
     run, folder = cell.make(seed), cell_folder(out, cell, seed)
     records = RunFolder(folder)
+    records.list_skipped(left_out(run.stream))
     if budget:
         # Written down before the first step: a resumed run must not measure its seconds again.
         steps = records.description().get("budgeted_steps") or budget.steps(run)
@@ -179,45 +191,55 @@ def _train_and_judge(
     curve_at = (
         sorted({max(1, round(share * run.steps)) for share in judging.curve_at} - {run.steps}) if run.steps else []
     )
-    seconds = fit(
-        run,
-        folder=folder,
-        device="auto",
-        watch=watch,
-        evaluate=partial(
-            measure, stream=run.stream, instruments=judging.curve, share=CURVE_SHARE, subjects=judging.subjects
-        ),
-        evaluate_at=curve_at,
+    follow = partial(
+        measure,
+        stream=run.stream,
+        instruments=judging.curve,
+        share=CURVE_SHARE,
+        subjects=judging.subjects,
+        prefer=judging.prefer,
     )
+    seconds = fit(run, folder=folder, device="auto", watch=watch, evaluate=follow, evaluate_at=curve_at)
+    cpu_seconds = records.cpu_seconds()
     save_encoders(run.objective, folder, stream=run.stream, recipe=cell.arm)
     began = time.perf_counter()
     with records.beating(run.steps):
         metrics = judge_run(run, judging)
+        if judging.prefer:
+            put_first(folder, stands_for(metrics, run.objective.probed_encoders(), judging.prefer))
+        at_the_end = follow(run.objective) if judging.curve else metrics
+        kept = judging.keep(run) if judging.keep else {}
         if judging.draw:
             judging.draw(cell, run, out / "pictures")
-    prepared = records.description().get("prepare_flops", 0.0)
+    told = records.description()
+    before = {"seconds": told.get("prepare_seconds", 0.0), "flops": told.get("prepare_flops", 0.0)}
+    before["steps"] = int(run.first.total(COSTS["steps"])) if run.first else 0
+
+    def moment(step: int, seconds: float, cpu_seconds: float | None, scores: Mapping[str, float]) -> dict[str, Any]:
+        """A reading, and what was spent until then."""
+        spent = {"step": before["steps"] + step, "seconds": before["seconds"] + seconds}
+        if cpu_seconds is not None:
+            spent["cpu_seconds"] = told.get("prepare_cpu_seconds", 0.0) + cpu_seconds
+        return spent | {"flops": before["flops"] + step * flops, "metrics": scores}
+
     scored = [record for record in records.records() if "scores" in record]
-    curve = [
-        {
-            "step": r["step"],
-            "seconds": r["seconds"],
-            "flops": r["step"] * flops + prepared,
-            "metrics": r["scores"],
-        }
-        for r in scored
-    ]
-    curve.append({"step": run.steps, "seconds": seconds, "flops": run.steps * flops + prepared, "metrics": metrics})
+    curve = [moment(each["step"], each["seconds"], each.get("cpu_seconds"), each["scores"]) for each in scored]
+    # On the same share as the points before it, or the last step of every curve would be a jump in labels.
+    share = {"share": CURVE_SHARE} if judging.curve else {}
+    curve.append(moment(run.steps, seconds, cpu_seconds, at_the_end) | share)
     compute = {
-        "steps": run.steps,
-        "samples": run.steps * run.stream.clips_per_batch,
-        "frames": run.steps * run.stream.frames_per_batch,
+        "steps": curve[-1]["step"],
+        "samples": int(run.total(COSTS["samples"])),
+        "frames": int(run.total(lambda each: each.stream.frames_per_batch)),
         "flops_per_step": flops,
-        "train_flops": run.steps * flops + prepared,
-        "seconds": seconds,
+        "train_flops": curve[-1]["flops"],
+        **{clock: curve[-1][clock] for clock in ("seconds", "cpu_seconds") if clock in curve[-1]},
+        "before": before,
         "judging_seconds": time.perf_counter() - began,
         "parameters": run.count_parameters(),
     }
-    return {"metrics": metrics, "curve": curve, "compute": compute}
+    alarms = sum_up_alarms(records.records())
+    return {"metrics": metrics, "curve": curve, "compute": compute, "alarms": alarms, **kept}
 
 
 def judge_run(run: Run, judging: Judging) -> dict[str, float]:
@@ -228,26 +250,5 @@ def judge_run(run: Run, judging: Judging) -> dict[str, float]:
         instruments=judging.instruments,
         of_the_first=judging.of_the_first,
         subjects=judging.subjects,
+        prefer=judging.prefer,
     )
-
-
-def measure(
-    objective: Objective,
-    *,
-    stream: Stream,
-    instruments: Sequence[Callable[[Any], dict[str, float]]],
-    share: float = 1.0,
-    subjects: Subjects = subjects,
-    of_the_first: Sequence[Callable[[Any], dict[str, float]]] = (),
-) -> dict[str, float]:
-    """Every instrument on every encoder; the first encoder's scores bear no prefix, the teacher's read "teacher/...".
-
-    Scores that are not finite are left out: they are not JSON, and a contrast counts them as missing.
-    """
-    training, device, scores = objective.training, next(objective.parameters(), torch.zeros(())).device, {}
-    for i, (name, subject) in enumerate(subjects(objective, stream, share=share).items()):
-        prefix = "" if i == 0 else f"{name}/"
-        for instrument in (*instruments, *(of_the_first if i == 0 else ())):
-            scores |= {f"{prefix}{key}": value for key, value in instrument(subject).items()}
-    objective.train(training).to(device)  # an instrument may have computed elsewhere
-    return {name: value for name, value in scores.items() if math.isfinite(value)}

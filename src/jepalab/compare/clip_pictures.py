@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 
 from jepalab.compare.cells import Cell, picture_folder, slug
-from jepalab.compare.image_pictures import BLOCKS, GAP, HIDDEN, RIGHT, WRONG
+from jepalab.compare.forecast_pictures import forecast_figure, forecast_table
+from jepalab.compare.image_pictures import BLOCKS, HIDDEN, RIGHT, WRONG
 from jepalab.compare.kept import Arrays, condition_figure, kept_arrays
+from jepalab.compare.movies import Movies, in_colour, movie_card, on_pixels
 from jepalab.compare.readings import Arm, Readings, listed
 from jepalab.compare.sheets import Entry, Figure, Section
 from jepalab.data.sample_stream import SampleStream
 from jepalab.instruments.clip_pictures import draw_clips
 from jepalab.run import Run
 
-FRAME_MILLISECONDS, LAST_MILLISECONDS = 160, 480  # a clip rests on its last frame, so that its end can be seen
-SHOWN_PIXELS = 80  # a frame below this is shown larger, in whole steps
 SUFFIX = ".clips.npz"
-Movies = UInt8[np.ndarray, "k t h w _"]
 
 
 def draw_clip_cell(cell: Cell, run: Run, pictures: Path, *, seed: int) -> None:
@@ -51,6 +44,13 @@ def clip_sections(folder: Path, readings: Readings) -> list[Section]:
             figures=[f for c, arms in kept.items() if (f := _prediction_figure(readings, c, arms))],
         ),
         Section(
+            "The second half, foretold from the first",
+            "By every arm that was trained to predict later frames from earlier ones, and by what needs no model. A "
+            "JEPA answers in embeddings: a linear map draws them, fitted afterwards to the embeddings of true clips.",
+            figures=[f for c, arms in kept.items() if (f := forecast_figure(readings, c, arms))],
+            tables=[table for c in readings.conditions if (table := forecast_table(readings, c))],
+        ),
+        Section(
             "What the encoders see over time",
             "Patch features along their first three principal components as red, green and blue. Colours of two arms "
             "cannot be compared.",
@@ -65,68 +65,36 @@ def clip_sections(folder: Path, readings: Readings) -> list[Section]:
     ]
 
 
-def encode_movies(movies: Movies) -> tuple[str, int, int]:
-    """The clips side by side, playing together without end, as the data: address of a WebP; its width and height."""
-    num, t, h, w, _ = movies.shape
-    row = np.full((t, h, num * (w + GAP) - GAP, 3), 255, dtype=np.uint8)
-    for i, movie in enumerate(in_colour(movies)):
-        row[:, :, i * (w + GAP) : i * (w + GAP) + w] = movie
-    first, *others = [Image.fromarray(frame) for frame in row]
-    file = io.BytesIO()
-    pauses = [FRAME_MILLISECONDS] * (t - 1) + [LAST_MILLISECONDS]
-    first.save(file, format="WEBP", save_all=True, append_images=others, duration=pauses, loop=0, lossless=True)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}", row.shape[2], h
-
-
-def on_pixels(patches: np.ndarray, grid: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
-    """[k n ...] on a grid of times, rows and columns to [k t h w ...]: each patch covers its pixels."""
-    found = patches.reshape(len(patches), *grid, *patches.shape[2:])
-    for axis, (size, length) in enumerate(zip(grid, shape, strict=True), 1):
-        found = found.take(np.arange(length) * size // length, axis=axis)
-    return found
-
-
-def in_colour(movies: Movies) -> Movies:
-    return np.repeat(movies, 3, axis=-1) if movies.shape[-1] == 1 else movies
-
-
-def movie_card(title: str, rows: Mapping[str, Movies], condition: str) -> str:
-    """Rows of clips below each other, one animation each."""
-    card = Element("div", {"class": "strips"})
-    if title:
-        SubElement(card, "h4").text = title
-    for name, movies in rows.items():
-        line = SubElement(card, "div", {"class": "strip"})
-        SubElement(line, "span").text = name
-        source, width, height = encode_movies(movies)
-        zoom = max(1, SHOWN_PIXELS // movies.shape[2])
-        words = " ".join(filter(None, [f"{condition}, {len(movies)} clips, animated:", title, name]))
-        SubElement(line, "img", {"src": source, "alt": words, "width": str(zoom * width), "height": str(zoom * height)})
-    return ElementTree.tostring(card, encoding="unicode", method="html")
-
-
 def _mask_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays]) -> Figure | None:
     alike: dict[bytes, list[Arm]] = {}
     for arm, kept in arms.items():
         if "context" in kept and "grid" in kept:
-            alike.setdefault(kept["context"].tobytes() + kept["target"].tobytes(), []).append(arm)
+            names = [name for name in sorted(kept) if name.startswith(("context", "target"))]
+            alike.setdefault(b"".join(kept[name].tobytes() for name in names), []).append(arm)
     panels, words = [], []
     rows: list[Sequence[Entry]] = []
     for group in alike.values():
         kept, names = arms[group[0]], ", ".join(arm.name for arm in group)
         movies, grid = in_colour(kept["clips"]), kept["grid"].tolist()
-        seen, blocks = movies.copy(), (movies * 0.35).astype(np.uint8)
-        seen[~on_pixels(kept["context"], grid, movies.shape[1:4])] = HIDDEN
-        for g in range(kept["target"].shape[1]):
-            where = on_pixels(kept["target"][:, g], grid, movies.shape[1:4])
-            blocks[where] = (0.5 * movies[where] + 0.5 * np.array(BLOCKS[g % len(BLOCKS)])).astype(np.uint8)
-        panels.append(movie_card(names, {"clip": movies, "seen": seen, "predicted": blocks}, condition))
-        shares = kept["context"].mean(1), kept["target"].any(1).mean(1)
-        shown = [f"{share.mean():.0%}".replace("%", " %") for share in shares]
-        words.append(f"{names}: {shown[0]} seen, {shown[1]} predicted")
-        rows += [[names, k, float(a), float(b)] for k, (a, b) in enumerate(zip(*shares, strict=True))]
-    caption = f"Shares of a clip's patches. {'; '.join(words)}. Of several masks of an arm the first is shown."
-    return condition_figure(readings, condition, panels, caption, "masks", ["arms", "clip", "seen", "predicted"], rows)
+        strips = {"clip": movies}
+        suffixes = sorted(name.removeprefix("context") for name in kept if name.startswith("context"))
+        for which, suffix in enumerate(suffixes, 1):
+            context, target = kept[f"context{suffix}"], kept[f"target{suffix}"]
+            seen, blocks = movies.copy(), (movies * 0.35).astype(np.uint8)
+            seen[~on_pixels(context, grid, movies.shape[1:4])] = HIDDEN
+            for g in range(target.shape[1]):
+                where = on_pixels(target[:, g], grid, movies.shape[1:4])
+                blocks[where] = (0.5 * movies[where] + 0.5 * np.array(BLOCKS[g % len(BLOCKS)])).astype(np.uint8)
+            number = f" {which}" if len(suffixes) > 1 else ""
+            strips |= {f"seen{number}": seen, f"predicted{number}": blocks}
+            shares = context.mean(1), target.any(1).mean(1)
+            shown = [f"{share.mean():.0%}".replace("%", " %") for share in shares]
+            words.append(f"{names}{number and f', mask{number}'}: {shown[0]} seen, {shown[1]} predicted")
+            rows += [[names, which, k, float(a), float(b)] for k, (a, b) in enumerate(zip(*shares, strict=True))]
+        panels.append(movie_card(names, strips, condition))
+    caption = f"Shares of a clip's patches. {'; '.join(words)}."
+    columns = ["arms", "mask", "clip", "seen", "predicted"]
+    return condition_figure(readings, condition, panels, caption, "masks", columns, rows)
 
 
 def _prediction_figure(readings: Readings, condition: str, arms: Mapping[Arm, Arrays]) -> Figure | None:

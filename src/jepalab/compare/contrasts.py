@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from .equal_flops import note_equal_flops
 from .judgement import Judgement, adjust_all, as_exploratory, decide
 from .stats import spearman
 
@@ -31,6 +32,8 @@ class Contrast(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
     @property
     def because(self) -> str: ...
     @property
@@ -48,6 +51,8 @@ class Better:
     Larger is taken literally: for an error, `better` names the arm that is claimed to have more of it.
     Held if the whole interval lies above the threshold and the adjusted p-value is below .05; refuted if the
     whole interval lies below it and the adjusted p-value of the opposite is below .05.
+
+    than_metric  what of `than` is compared with `metric` of `better`, where it is another, such as a quantile.
     """
 
     name: str
@@ -59,13 +64,15 @@ class Better:
     because: str
     source: str
     threshold: float = 0.0
+    than_metric: str = ""
 
     def __post_init__(self) -> None:
         _check_arms_differ(self.name, self.better, self.than)
 
     def judge(self, cells: Sequence[CellResult]) -> Judgement:
         by = f" by more than {self.threshold:g}" if self.threshold else ""
-        claim = f"{self.better} exceeds {self.than} on {self.metric} ({self.condition}){by}"
+        than = f"{self.than}'s {self.than_metric}" if self.than_metric else self.than
+        claim = f"{self.better} exceeds {than} on {self.metric} ({self.condition}){by}"
         return _judge_pair(self, cells, kind="better", claim=claim, claimed=(self.threshold, math.inf))
 
 
@@ -158,7 +165,8 @@ def judge_all(
 ) -> list[Judgement]:
     """Judges every contrast, with Holm's correction over the `primary` ones (by name; all unless given).
 
-    A declared contrast that could not be tested still counts in the correction, as a p-value of 1.
+    A declared contrast that could not be tested still counts in the correction, as a p-value of 1. The note of a
+    primary `Better` says whether the difference keeps its sign at equal FLOPs, where curves tell.
 
     Raises:
         ValueError: two contrasts share a name, or `primary` names one that is not declared.
@@ -169,6 +177,10 @@ def judge_all(
         raise ValueError(f"wanted distinct names that include the primary ones, got {names}, primary {sorted(family)}")
     judgements = [contrast.judge(cells) for contrast in contrasts]
     by_name = {each.name: each for each in adjust_all([each for each in judgements if each.name in family])}
+    for contrast in contrasts:
+        if isinstance(contrast, Better) and contrast.name in family and not contrast.than_metric:
+            judged = by_name[contrast.name]
+            by_name[contrast.name] = note_equal_flops(judged, cells, threshold=contrast.threshold)
     return [by_name.get(each.name) or as_exploratory(each) for each in judgements]
 
 
@@ -209,6 +221,11 @@ def _paired_differences(cells: Sequence[CellResult], contrast: Better | Equivale
     """better - than for each seed that both arms have, and a note on the seeds that only one has."""
     arms = (contrast.better, contrast.than)
     values = _readings(cells, contrast.metric, contrast.condition)
+    if isinstance(contrast, Better) and contrast.than_metric:
+        others = _readings(cells, contrast.than_metric, contrast.condition)
+        values = {key: value for key, value in values.items() if key[0] != contrast.than} | {
+            key: value for key, value in others.items() if key[0] == contrast.than
+        }
     seeds = sorted({c["seed"] for c in cells if c["arm"] in arms and c["condition"] == contrast.condition})
     paired = [seed for seed in seeds if all((arm, seed) in values for arm in arms)]
     if not paired:

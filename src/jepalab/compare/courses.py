@@ -19,7 +19,6 @@ from jepalab.compare.readings import Arm, Estimate, Readings, listed
 from jepalab.compare.sheets import Entry, Figure, Sheet
 from jepalab.compare.tables import amount
 
-PRICES = {"train_flops": SPENT["flops"], "seconds": SPENT["seconds"]}
 NO_INTERVAL_AT_ALL = "One seed, so there is no interval: differences are for orientation."
 Point = tuple[Length, Length]
 Spots = Mapping[Arm, Mapping[str, Length]]
@@ -107,9 +106,10 @@ def _figure(readings: Readings, course: Course, metric: str) -> Figure | None:
     caption = [f"Among trained arms, {words}.", course.words]
     if course.is_budget:
         seen = {arm: {name: conditions[name] for name in values} for arm, values in found.items()}
-        prices = {course.axis: seen} | {label: _spent(readings, found, price) for price, label in PRICES.items()}
+        costs = {"train_flops": SPENT["flops"], readings.clock: SPENT[readings.clock]}
+        prices = {course.axis: seen} | {label: _spent(readings, found, price) for price, label in costs.items()}
         caption += [_crossings(found, spots, label) for label, spots in prices.items()]
-        panels += [panel(prices[label], _log_axis(label, prices[label])) for label in PRICES.values() if prices[label]]
+        panels += [panel(prices[label], _log_axis(label, prices[label])) for label in costs.values() if prices[label]]
     caption.append(NO_INTERVAL_AT_ALL if len(readings.seeds) == 1 else "Means over seeds with 95 % intervals.")
     rows: list[list[Entry]] = [
         [at, arm.name, len(value.by_seed), value.mean, *([value.low, value.high] if value.has_interval else [None] * 2)]

@@ -13,14 +13,16 @@ from jepalab.compare.panels import Line, draw_lines, score_axis
 from jepalab.compare.readings import Arm, Estimate, Readings, number
 from jepalab.compare.sheets import Entry, Figure, Sheet
 
-SPENT = {"flops": "training FLOPs", "seconds": "seconds of training"}
+SPENT = {"flops": "training FLOPs", "seconds": "seconds of training", "cpu_seconds": "CPU seconds of training"}
+ABOUT_CPU = "CPU seconds: the processor's time, divided by the threads; other work on the machine does not add to them."
 PREFIXES = {1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
 Around = Callable[[Estimate], tuple[float, float] | None]
 
 
 def costs(readings: Readings) -> dict[str, str]:
     """The prices that a curve is drawn against: steps (where samples have a noun: samples seen), FLOPs and seconds."""
-    return {"samples": f"{readings.noun} seen"} | SPENT if readings.noun else {"step": "optimizer steps"} | SPENT
+    first = {"samples": f"{readings.noun} seen"} if readings.noun else {"step": "optimizer steps"}
+    return first | {price: SPENT[price] for price in ("flops", readings.clock)}
 
 
 def training_figure(readings: Readings, condition: str, *, threshold: float | None = None) -> Figure | None:
@@ -33,10 +35,9 @@ def training_figure(readings: Readings, condition: str, *, threshold: float | No
     references, axis = _references(readings, condition), _training_axis(readings)
     if not lines["flops"] and not references:
         return None
-    words, noun = _progress(lines["flops"]), readings.noun or "clips"
     caption = (
-        f"{words} Lines are means over seeds, bands span the seeds. Dashed across: arms that are not trained. "
-        f"Readings on the way use {100 * CURVE_SHARE:g} % of the held-out {noun}, those at the end use all."
+        f"{_progress(lines['flops'])} Lines are means over seeds, bands span the seeds. Dashed across: arms that are "
+        f"not trained. {_read_on(readings, condition)}{f' {ABOUT_CPU}' if readings.clock == 'cpu_seconds' else ''}"
     )
     panels = [
         _training_panel(
@@ -142,7 +143,8 @@ def _training_panel(
     threshold: float | None,
 ) -> str:
     largest = max((line.points[-1][0] for line in lines), default=1.0)
-    unit = next((unit for unit in PREFIXES if largest >= unit), 1.0) if label != SPENT["seconds"] else 1.0
+    is_time = label in (SPENT["seconds"], SPENT["cpu_seconds"])
+    unit = next((unit for unit in PREFIXES if largest >= unit and not is_time), 1.0)
     counted = "training compute ({}FLOP)" if label == SPENT["flops"] else f"{label} ({{}})"
     shown = counted.format(PREFIXES[unit]) if unit > 1 else label
     scaled = [
@@ -179,10 +181,32 @@ def _references(readings: Readings, condition: str) -> list[tuple[Arm, float]]:
     found = []
     for arm in readings.arms_in(condition):
         steps = [cell["compute"]["steps"] for cell in readings.finished(condition, arm) if "compute" in cell]
-        value = readings.estimate(condition, arm, readings.primary)
-        if value and steps and not any(steps):
-            found.append((arm, value.mean))
+        value = end_of_curve(readings, condition, arm)
+        if value is not None and steps and not any(steps):
+            found.append((arm, value))
     return found
+
+
+def end_of_curve(readings: Readings, condition: str, arm: Arm) -> float | None:
+    """The primary metric at the end as curves read it, on the same share of the data; the mean over seeds.
+
+    The score itself where no curve was recorded.
+    """
+    ends = [cell["curve"][-1]["metrics"] for cell in readings.finished(condition, arm) if cell.get("curve")]
+    values = [float(scores[readings.primary]) for scores in ends if readings.primary in scores]
+    if values:
+        return _mean(values)
+    score = readings.estimate(condition, arm, readings.primary)
+    return score.mean if score else None
+
+
+def _read_on(readings: Readings, condition: str) -> str:
+    """On how much of the data the points of the curves were read."""
+    curves = [cell["curve"] for arm in readings.arms_in(condition) for cell in readings.finished(condition, arm)]
+    share, noun = f"{100 * CURVE_SHARE:g} %", readings.noun or "clips"
+    if all("share" in curve[-1] for curve in curves if curve):
+        return f"Every point was read on {share} of the labelled {noun}; scores elsewhere in this report use all."
+    return f"Readings on the way use {share} of the held-out {noun}, those at the end use all."
 
 
 def _line(arm: Arm, values: Mapping[int, Estimate], *, around: Around) -> Line:

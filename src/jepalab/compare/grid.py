@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from jepalab.compare.caveats import edges, search_edges
 from jepalab.compare.cells import Budget, Cell, Judging, cell_folder, fingerprint, read_result, run_cell
 from jepalab.compare.contrasts import Contrast, answer, judge_all
 from jepalab.compare.courses import Course
@@ -19,7 +20,7 @@ from jepalab.dist import num_cores
 from jepalab.progress import Display, Moment
 from jepalab.records import describe_machine, write_json
 
-AVERAGED = ("steps", "samples", "frames", "flops_per_step", "train_flops", "seconds", "judging_seconds")
+AVERAGED = ("steps", "samples", "frames", "flops_per_step", "train_flops", "seconds", "cpu_seconds", "judging_seconds")
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,14 @@ class Plan:
     cells       every arm under every condition; `compare` trains each once for each seed.
     arms        what each arm's short name stands for; conditions likewise.
     contrasts   who should beat whom, where, by which metric, and which paper says so.
-    exploratory further contrasts, thought of after a first look: numbers, no p-values, no verdict.
+    exploratory further contrasts, minor or thought of after a first look: numbers, no p-values, no verdict.
     settings    how the cells were tuned, copied into the results.
     illustrate  writes pictures of the data into the folder it is given.
     metrics     how each chief metric is printed, in the order of the tables; the first is the one the report follows.
     notes       what the comparison can and cannot conclude, in sentences for the head of the report.
     conclude    what to take home, in sentences out of the cells; they come before the notes.
     courses     conditions that differ in one number, to be drawn as lines.
+    goals       values of the first metric: the report says what each arm had spent when it got there.
     noun        what labelled samples are called, as in "clips", where arms are judged by their classes and a budget is
                 counted in samples; empty where it is counted in steps.
     """
@@ -56,6 +58,7 @@ class Plan:
     notes: Sequence[str] = ()
     conclude: Callable[[Sequence[Mapping[str, Any]]], Sequence[str]] | None = None
     courses: Sequence[Course] = ()
+    goals: Sequence[float] = ()
     noun: str = ""
 
 
@@ -142,11 +145,31 @@ def judge(plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "settings": dict(plan.settings),
         "metrics": dict(plan.metrics),
         "noun": plan.noun,
+        "goals": list(plan.goals),
         "courses": [course.as_dict() for course in plan.courses],
-        "notes": [*(plan.conclude(cells) if plan.conclude else ()), *plan.notes],
+        "notes": [
+            *(plan.conclude(cells) if plan.conclude else ()),
+            *_alarms(cells),
+            *plan.notes,
+            *search_edges(plan.settings),
+            *edges(cells, plan.metrics),
+        ],
         "command": machine["command"],
         "versions": machine,
     }
+
+
+def _alarms(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each alarm of collapse that rang in an arm under a condition."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for cell in cells:
+        for each in cell.get("alarms", ()):
+            where = f"seed {cell['seed']} at steps {each['first']} to {each['last']} of {cell['compute']['steps']}"
+            found.setdefault((cell["arm"], cell["condition"], each["what"]), []).append(where)
+    return [
+        f"The collapse alarm rang in {arm}, {condition} ({', '.join(places)}): {what}."
+        for (arm, condition, what), places in found.items()
+    ]
 
 
 def run_grid(
@@ -207,6 +230,6 @@ def _compute_table(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"arm": arm, "condition": condition, "num_seeds": len(rows)}
         | {"parameters": rows[0]["parameters"]}
-        | {key: sum(row[key] for row in rows) / len(rows) for key in AVERAGED}
+        | {key: sum(row[key] for row in rows) / len(rows) for key in AVERAGED if all(key in row for row in rows)}
         for (arm, condition), rows in groups.items()
     ]

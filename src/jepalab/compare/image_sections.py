@@ -11,7 +11,7 @@ from jepalab.compare.drawing import Axis, names_axis
 from jepalab.compare.label_needs import label_table
 from jepalab.compare.metrics import GEOMETRY
 from jepalab.compare.panels import Row, draw_rows, metric_axis
-from jepalab.compare.readings import Estimate, Readings, listed, number
+from jepalab.compare.readings import Arm, Estimate, Readings, listed, number
 from jepalab.compare.sheets import Figure, Section, Sheet
 from jepalab.compare.stats import spearman
 
@@ -45,7 +45,7 @@ def read_out_sections(readings: Readings, conditions: Sequence[str]) -> list[Sec
 
 
 def deeper_sections(readings: Readings, conditions: Sequence[str]) -> list[Section]:
-    """Levels of the network, corrupted pictures, other data, and students beside their teachers."""
+    """Levels of the network, corrupted pictures, other data, and last weights beside averaged ones."""
 
     def transfer(readings: Readings, condition: str) -> Figure | None:
         metrics = [metric for metric in readings.metrics_in(condition) if metric.startswith("transfer_")]
@@ -64,7 +64,7 @@ def deeper_sections(readings: Readings, conditions: Sequence[str]) -> list[Secti
             figures=_each(corruption_figure, readings, conditions),
         ),
         Section("On other data", "Read-outs of a second data set.", figures=_each(transfer, readings, conditions)),
-        Section("Student against teacher", figures=_each(teacher_figure, readings, conditions)),
+        Section("Last weights against averaged ones", figures=_each(teacher_figure, readings, conditions)),
     ]
 
 
@@ -78,6 +78,7 @@ def read_out_figure(readings: Readings, condition: str) -> Figure | None:
     names = {arm.name for arm, _ in winners.values()}
     verdict = f"{listed(list(names))} leads under every read-out" if len(names) == 1 else "The leader changes"
     text = f"Highest of the trained arms by {'; '.join(words)}. {verdict}. {_agreement(readings, found, metrics)}"
+    text = f"{text} {readings.labels}".rstrip()
     places, axis = profiles.named_axis(readings, metrics)
     title = "Read-outs"
     return profiles.profile_figure(
@@ -182,36 +183,42 @@ def corruption_figure(readings: Readings, condition: str) -> Figure | None:
 
 
 def teacher_figure(readings: Readings, condition: str) -> Figure | None:
-    """The primary metric of students and of their teachers, pair by pair; None where there is no teacher."""
-    pairs = [
-        (arm, student, teacher)
-        for arm in readings.arms_in(condition)
-        if (student := readings.estimate(condition, arm, readings.primary))
-        and (teacher := readings.estimate(condition, arm, f"teacher/{readings.primary}"))
-    ]
+    """The primary metric of the last weights and of averaged ones, pair by pair; None where there are no averages."""
+    pairs: list[tuple[Arm, Estimate, Estimate]] = []
+    for arm in readings.arms_in(condition):
+        last, *averages = (readings.estimate(condition, arm, f"{who}/{readings.primary}") for who in WHO)
+        averaged = next(filter(None, averages), None)
+        if last and averaged:
+            pairs.append((arm, last, averaged))
     if not pairs:
         return None
     name = readings.name(readings.primary)
-    rows = [Row(f"{a.name} {who}", a.look, v) for a, *both in pairs for who, v in zip(WHO, both, strict=True)]
-    gains = [f"{arm.name} {_signed(teacher.mean - student.mean)}" for arm, student, teacher in pairs]
+    rows = [Row(f"{arm.name} {what}", arm.look, v) for arm, *both in pairs for what, v in zip(WHAT, both, strict=True)]
+    gains = [f"{arm.name} {_signed(averaged.mean - last.mean)}" for arm, last, averaged in pairs]
     caption = (
-        f"{name[:1].upper()}{name[1:]} of the teacher less that of the student: {listed(gains)}. The student stands "
-        "for its arm everywhere else in this report. Large marks are means over seeds, pale dots single seeds."
+        f"{name[:1].upper()}{name[1:]} of averaged weights, as I-JEPA's teacher has them, less that of the last ones: "
+        f"{listed(gains)}. Everywhere else in this report stands, run by run, whichever is better on validation. Large "
+        "marks are means over seeds, pale dots single seeds."
     )
     found = [value for _, *both in pairs for value in both if isinstance(value, Estimate)]
     panel = draw_rows(
-        rows, title=f"Students and teachers, {condition}", description=caption, x=metric_axis(name, found), width=528
+        rows,
+        title=f"Last and averaged weights, {condition}",
+        description=caption,
+        x=metric_axis(name, found),
+        width=528,
     )
-    metrics = [readings.primary, f"teacher/{readings.primary}"]
+    metrics = [readings.primary, *(f"{who}/{readings.primary}" for who in WHO)]
     sheet = Sheet(
-        f"students and teachers {condition}",
+        f"last and averaged weights {condition}",
         figures.metric_columns(readings),
         figures.estimate_rows(readings, condition, metrics),
     )
     return Figure(condition, [panel], caption, sheet, subtitle=readings.conditions[condition])
 
 
-WHO = ("student", "teacher")
+WHO = ("student", "teacher", "average")
+WHAT = ("last weights", "averaged")
 
 
 def geometry_figure(readings: Readings, condition: str) -> Figure | None:

@@ -31,6 +31,7 @@ RECOGNITION: dict[str, str] = {
     "robust_mean": "corrupted accuracy",
     "transfer_linear": "transfer, linear",
     "posthoc_psnr": "PSNR, from tokens (dB)",
+    "bits_per_dimension": "bits per dimension",
     "ram_above_majority": "game state read",
     "ram_f1": "game state, F1",
     "rankme": "RankMe",
@@ -60,7 +61,7 @@ ACCURACIES = re.compile(r"(linear|knn|logistic|attentive|finetuned|shot_|shots_|
 
 
 def name_metric(metric: str, names: Mapping[str, str]) -> str:
-    """How a metric is printed; "teacher/linear" is "linear accuracy, teacher"."""
+    """How a metric is printed; "student/linear" is "linear accuracy, student"."""
     encoder, _, key = metric.rpartition("/")
     name = names.get(key) or MOTION.get(key) or RECOGNITION.get(key) or OTHERS.get(key) or _spell(key)
     return f"{name}, {encoder}" if encoder else name

@@ -8,18 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from jepalab.compare.curves import costs, training_lines
+from jepalab.compare.curves import costs, end_of_curve, training_lines
 from jepalab.compare.readings import Readings, number
 from jepalab.compare.sheets import Sheet, Table
 from jepalab.compare.tables import amount
 
 
 def thresholds(readings: Readings, condition: str) -> dict[str, float]:
-    """By name: the best floor, and half way from it to the best trained arm; empty where nobody beats a floor."""
+    """By name: the goals that were declared; without any, the best floor, and half way from it to the best trained arm,
+    or nothing where nobody beats a floor.
+    """
+    if readings.goals:
+        return {f"reach {number(goal, 2)}": goal for goal in readings.goals}
     found = [
-        (arm, value.mean)
+        (arm, value)
         for arm in readings.arms_in(condition)
-        if (value := readings.estimate(condition, arm, readings.primary))
+        if (value := end_of_curve(readings, condition, arm)) is not None
     ]
     floor = max(((arm, mean) for arm, mean in found if arm.role == "floor"), key=lambda pair: pair[1], default=None)
     best = max((mean for arm, mean in found if not arm.is_reference), default=-math.inf)
@@ -44,10 +48,14 @@ def milestone_table(readings: Readings, condition: str) -> Table | None:
         printed.append([arm.name, *("never" if value is None else amount(value) for value in spent), number(end, 3)])
         rows.append([condition, arm.name, *spent, end])
     headings = [f"{label} to {name}" for name in goals for label in prices.values()]
+    meant = (
+        "the goals that were declared (the last one dotted above)"
+        if readings.goals
+        else "the best floor, and half way from it to the best trained arm (dotted above)"
+    )
     note = (
-        "Thresholds: the best floor, and half way from it to the best trained arm (dotted above). Between readings the "
-        "curve is taken as straight, and one that starts above a threshold counts as there at its first reading; "
-        "readings are few, so all this is rough."
+        f"Thresholds: {meant}. Between readings the curve is taken as straight, and one that starts above a threshold "
+        "counts as there at its first reading; readings are few, so all this is rough."
     )
     name = readings.name(readings.primary)
     sheet = Sheet(f"time to threshold {condition}", ["condition", "arm", *headings, "at the end"], rows)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jepalab.compare.caveats import label_counts
 from jepalab.compare.drawing import Look, shorten
 from jepalab.compare.metrics import FALLBACK, MOTION, digits_of, name_metric
 from jepalab.compare.stats import NO_INTERVAL, mean_interval
@@ -116,6 +117,10 @@ class Readings:
     names    of the chief metrics as they are printed, in the order of the tables.
     primary  the metric that the report follows: the first of them, or position R2 where the state was not read.
     noun     what labelled samples are called; empty where arms are not judged by classes.
+    clock    "cpu_seconds" where every cell recorded them, which other work on the machine does not lengthen; otherwise
+             "seconds", by the clock on the wall.
+    labels   how many labels each read-out learned from, as a sentence; empty where that was not recorded.
+    goals    values of the primary metric that were declared as goals.
     """
 
     def __init__(self, results: Mapping[str, Any]) -> None:
@@ -131,8 +136,13 @@ class Readings:
         measured = {metric for cell in self.cells for metric in cell["metrics"]}
         self.names: dict[str, str] = results.get("metrics") or MOTION
         self.noun: str = results.get("noun", "")
+        self.goals: list[float] = results.get("goals", [])
         first = next(iter(self.names))
         self.primary = next((metric for metric in (first, FALLBACK) if metric in measured), first)
+        computes = [cell["compute"] for cell in self.cells if "compute" in cell]
+        has_cpu = bool(computes) and all("cpu_seconds" in compute for compute in computes)
+        self.clock = "cpu_seconds" if has_cpu else "seconds"
+        self.labels = label_counts(self.cells, self.names)
         self._estimates: dict[tuple[str, str, str], Estimate | None] = {}
 
     def name(self, metric: str) -> str:

@@ -14,8 +14,11 @@ from jepalab.compare.drawing import draw_key
 from jepalab.compare.metrics import GEOMETRY
 from jepalab.compare.milestones import milestone_table, thresholds
 from jepalab.compare.readings import FAMILIES, Readings, family_of, listed, read_results
+from jepalab.compare.series_pictures import series_sections
 from jepalab.compare.sheets import Figure, Section, slug
 from jepalab.compare.surprise_pictures import surprise_section
+from jepalab.compare.world_diagnostics import diagnostics_section
+from jepalab.compare.world_episodes import episodes_section
 from jepalab.compare.world_pictures import world_sections
 from jepalab.records import write_atomically
 
@@ -94,9 +97,10 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
         return [figure for condition in among if (figure := draw(condition))]
 
     have_classes = bool(readings.noun)
+    has_goals = have_classes or bool(readings.goals)
 
     def training(condition: str) -> Figure | None:
-        goals = list(thresholds(readings, condition).values()) if have_classes else []
+        goals = list(thresholds(readings, condition).values()) if has_goals else []
         return curves.training_figure(readings, condition, threshold=goals[-1] if goals else None)
 
     forest = figures.contrast_figure(results["contrasts"])
@@ -126,7 +130,7 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
             "The same readings while training, against three prices.",
             figures=each(lambda c: training(c), main),
             folded=each(lambda c: training(c), sweep),
-            tables=[table for c in main if have_classes and (table := milestone_table(readings, c))],
+            tables=[table for c in main if has_goals and (table := milestone_table(readings, c))],
         ),
         *(image_sections.deeper_sections(readings, tried) if have_classes else []),
         *(Section(course.name, figures=course_figures(readings, course)) for course in courses),
@@ -136,8 +140,11 @@ def _sections(results: Mapping[str, Any], readings: Readings, folder: Path) -> l
         ),
         *image_pictures.picture_sections(folder, readings),
         *clip_pictures.clip_sections(folder, readings),
+        *series_sections(folder, readings),
         surprise_section(folder, readings),
         *world_sections(folder, readings),
+        episodes_section(results, readings),
+        diagnostics_section(readings, tried),
         Section(
             "Rank is a diagnosis, never a score",
             "RankMe says how many directions an embedding uses, not what they are good for.",

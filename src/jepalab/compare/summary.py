@@ -11,7 +11,9 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from jepalab.compare.caveats import label_counts
 from jepalab.compare.metrics import MOTION, digits_of
+from jepalab.compare.readings import Readings
 from jepalab.compare.stats import mean_interval
 from jepalab.records import write_atomically
 
@@ -22,8 +24,9 @@ COLOURS = {"held": "green", "refuted": "red", "not shown": "yellow", "explorator
 
 
 def scores_table(results: Mapping[str, Any], condition: str) -> Table:
-    """One row an arm: means over seeds, the primary metric with its 95 % interval."""
+    """One row an arm: how many seeds ended, means over them, the primary metric with its 95 % interval."""
     table = Table(title=escape(f"{condition}: {results['conditions'][condition]}"), title_justify="left")
+    table.caption = escape(label_counts(results["cells"], _columns(results))) or None
     first, *others = _score_titles(results)
     table.add_column(first, no_wrap=True)
     for title in others:
@@ -60,9 +63,12 @@ def published_cells(target: Path, name: str, folder: Path) -> list[dict[str, Any
 def publish(folder: Path, target: Path) -> None:
     """Puts a comparison's results, its report, its pictures and a page of tables into `target`/its name.
 
-    Each file is whole or not there, so that another machine can go on where this one stopped.
+    Each file is whole or not there, so that another machine can go on where this one stopped. A comparison that was
+    stopped before a cell had ended leaves what is there alone.
     """
     results = json.loads((folder / "results.json").read_text())
+    if not results["cells"]:
+        return
     for name in ("results.json", "report.html"):
         write_atomically(target / results["name"] / name, (folder / name).read_bytes())
     for picture in (folder / "pictures").glob("*/*.npz"):
@@ -72,12 +78,12 @@ def publish(folder: Path, target: Path) -> None:
 
 
 def _as_markdown(results: Mapping[str, Any]) -> str:
-    versions = results["versions"]
+    versions, labels = results["versions"], label_counts(results["cells"], _columns(results))
     parts = [
         f"# {results['question']}",
         results["answer"] if results["complete"] else f"**Unfinished.** {results['answer']}",
         f"Means over seeds; {next(iter(_columns(results).values()))} with half its 95 % interval. "
-        "The page `report.html` beside this one has the rest.",
+        f"{f'{labels} ' if labels else ''}The page `report.html` beside this one has the rest.",
     ]
     for condition, what in results["conditions"].items():
         parts += [f"## {condition}: {what}", _markdown_table(_score_titles(results), _score_rows(results, condition))]
@@ -105,23 +111,30 @@ def _columns(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _score_titles(results: Mapping[str, Any]) -> list[str]:
-    return ["arm", *_columns(results).values(), "seconds"]
+    return ["arm", "seeds", *_columns(results).values(), Readings(results).clock.replace("cpu_", "CPU ")]
 
 
 def _score_rows(results: Mapping[str, Any], condition: str) -> Iterator[list[str]]:
-    columns = _columns(results)
+    """Of each arm: its name, how many of its cells ended under the condition, and what these read on average."""
+    columns, clock = _columns(results), Readings(results).clock
     for arm, label in results["arms"].items():
         cells = [cell for cell in results["cells"] if (cell["arm"], cell["condition"]) == (arm, condition)]
         done = [cell for cell in cells if cell["status"] == "done"]
         name = f"{arm}  {label}"
         if not done:
-            yield [name, "failed" if cells else "not run", *[""] * len(columns)]
+            yield [name, "0", "failed" if cells else "not run", *[""] * len(columns)]
             continue
         readings = [[cell["metrics"][key] for cell in done if key in cell["metrics"]] for key in columns]
-        seconds = np.mean([cell["compute"]["seconds"] for cell in done])
+        seconds = np.mean([cell["compute"][clock] for cell in done])
         digits = [digits_of(key) for key in columns]
         means = [f"{np.mean(v):.{d}f}" if v else "" for v, d in zip(readings[1:], digits[1:], strict=True)]
-        yield [name, _with_interval(readings[0], digits[0]), *means, f"{seconds:.0f}" if seconds else ""]
+        yield [
+            name,
+            str(len(done)),
+            _with_interval(readings[0], digits[0]),
+            *means,
+            f"{seconds:.0f}" if seconds else "",
+        ]
 
 
 def _contrast_rows(results: Mapping[str, Any]) -> Iterator[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jepalab.compare.curves import PREFIXES
+from jepalab.compare.curves import ABOUT_CPU, PREFIXES
 from jepalab.compare.figures import estimate_rows, metric_columns
 from jepalab.compare.readings import Arm, Estimate, Readings, number
 from jepalab.compare.sheets import Badge, Entry, Sheet, Table, slug
@@ -20,13 +20,14 @@ COST_COLUMNS = {
     "flops_per_step": "FLOPs a step",
     "train_flops": "training FLOPs",
     "seconds": "seconds",
+    "cpu_seconds": "CPU seconds",
     "judging_seconds": "seconds judging",
 }
 PARAMETERS = {"encoder": "parameters of the encoder", "trained": "trained in all"}
 
 
 def metric_table(readings: Readings, condition: str) -> Table:
-    """Every chief metric of every arm, and of its teacher where one was measured."""
+    """Every chief metric of every arm, and of its student or teacher beside it where one was measured."""
     measured = readings.metrics_in(condition)
     metrics = [metric for metric in readings.names if metric in measured]
     encoders = ["", *dict.fromkeys(f"{name.rpartition('/')[0]}/" for name in measured if "/" in name)]
@@ -37,7 +38,7 @@ def metric_table(readings: Readings, condition: str) -> Table:
         if (row := _metric_row(readings, condition, arm, metrics, encoder=encoder))
     ]
     absent = [arm.name for arm in readings.arms if not readings.cells_of(condition, arm)]
-    note = "Mean over seeds ± half of the 95 % interval."
+    note = f"Mean over seeds ± half of the 95 % interval. {readings.labels}".rstrip()
     note += f" Not run under this condition: {', '.join(absent)}." if absent else ""
     sheet = Sheet(f"metrics {condition}", metric_columns(readings), estimate_rows(readings, condition, measured))
     return Table(condition, ["arm", "seeds", *(readings.name(m) for m in metrics)], rows, sheet, note=note, num_names=2)
@@ -74,29 +75,15 @@ def contrast_table(contrasts: Sequence[Mapping[str, Any]]) -> Table | None:
 
 def compute_table(compute: Sequence[Mapping[str, Any]]) -> Table:
     """What each arm spent under each condition."""
-    columns = ["condition", "arm", "seeds", *COST_COLUMNS.values(), *PARAMETERS.values()]
-    printed = [
-        [
-            row["condition"],
-            row["arm"],
-            str(row["num_seeds"]),
-            *(amount(row[key]) for key in COST_COLUMNS),
-            *(amount(row["parameters"][key]) for key in PARAMETERS),
-        ]
-        for row in compute
-    ]
-    numbers = [
-        [
-            row["condition"],
-            row["arm"],
-            row["num_seeds"],
-            *(row[key] for key in COST_COLUMNS),
-            *(row["parameters"][key] for key in PARAMETERS),
-        ]
-        for row in compute
-    ]
-    keys = ["condition", "arm", "num_seeds", *COST_COLUMNS, *(f"parameters_{key}" for key in PARAMETERS)]
+    costs = {key: name for key, name in COST_COLUMNS.items() if all(key in row for row in compute)}
+    columns = ["condition", "arm", "seeds", *costs.values(), *PARAMETERS.values()]
+    names = [[row["condition"], row["arm"], row["num_seeds"]] for row in compute]
+    found = [[*(row[key] for key in costs), *(row["parameters"][key] for key in PARAMETERS)] for row in compute]
+    printed = [[*map(str, name), *map(amount, values)] for name, values in zip(names, found, strict=True)]
+    numbers = [[*name, *values] for name, values in zip(names, found, strict=True)]
+    keys = ["condition", "arm", "num_seeds", *costs, *(f"parameters_{key}" for key in PARAMETERS)]
     note = "FLOPs count forward and backward passes, teachers and decoders included; seconds are means over seeds."
+    note += f" {ABOUT_CPU}" if "cpu_seconds" in costs else ""
     return Table("What every arm spent", columns, printed, Sheet("compute", keys, numbers), note=note, num_names=2)
 
 
@@ -109,27 +96,62 @@ def tuning_table(settings: Mapping[str, Any]) -> Table | None:
         "condition",
         "arm",
         "settings",
+        "tuned on",
         "trials",
         "validation score",
         "above random encoder",
         "expected best of n",
     ]
-    keys = ["condition", "arm", "settings", "num_trials", "score", "share_above_random_encoder", "expected_best_of_n"]
+    keys = [
+        "condition",
+        "arm",
+        "settings",
+        "tuned_on",
+        "num_trials",
+        "score",
+        "share_above_random_encoder",
+        "expected_best_of_n",
+    ]
     printed, numbers = [], []
     for condition, arm, each in found:
-        chosen, best = _as_text(each["settings"]), each["expected_best_of_n"]
-        share, num_trials = each["share_above_random_encoder"], len(each["scores"])
-        shown = [n for n in (1, 2, 4, 8, 16, 32) if n < num_trials] + [num_trials]
+        place, num_trials = each.get("tuned_on", condition), len(each["scores"])
+        names = [condition, arm, _as_text(each["settings"], each.get("edges", {})), place]
+        if place != condition:  # its scores were measured there, and say nothing of this condition
+            printed.append([*names, str(num_trials), "–", "–", "–"])
+            numbers.append([*names, num_trials, None, None, ""])
+            continue
+        best, share = each["expected_best_of_n"], each["share_above_random_encoder"]
+        shown = [n for n in (1, 2, 4, 8, 16, 32) if n < len(best)] + [len(best)]
         expected = ", ".join(f"{n}: {number(best[n - 1])}" for n in shown)
         score = number(each["score"], 3)
-        printed.append([condition, arm, chosen, str(num_trials), score, f"{share:.0%}".replace("%", " %"), expected])
-        every = " ".join(f"{value:.6g}" for value in best)
-        numbers.append([condition, arm, chosen, num_trials, each["score"], share, every])
+        printed.append([*names, str(num_trials), score, f"{share:.0%}".replace("%", " %"), expected])
+        numbers.append([*names, num_trials, each["score"], share, " ".join(f"{value:.6g}" for value in best)])
+    is_borrowed, has_edges = (any(key in each and each[key] for _, _, each in found) for key in ("tuned_on", "edges"))
     note = (
-        "Every arm was tuned by the same search: the same number of trials, the same draws of the shared settings and "
-        "one private one. Scores are on the validation split of a seed that the comparison does not use."
+        f"{_searched_alike(found)} Arms share the draws of the shared settings and have one private one each. Scores "
+        "are on the validation split of a seed that the comparison does not use."
+        + (" Settings tuned on another condition are borrowed: no search ran under this one." if is_borrowed else "")
+        + (" Where a setting is at an end, the best one may lie outside what was searched." if has_edges else "")
     )
-    return Table("What tuning chose", columns, printed, Sheet("tuning", keys, numbers), note=note, num_names=3)
+    return Table("What tuning chose", columns, printed, Sheet("tuning", keys, numbers), note=note, num_names=4)
+
+
+def _searched_alike(found: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
+    """That every search had as many trials and steps as the others, or how many each had."""
+    alike: dict[tuple[int, int | None], dict[str, list[str]]] = {}
+    for condition, arm, each in found:
+        if "tuned_on" not in each:
+            arms = alike.setdefault((len(each["scores"]), each.get("steps")), {})
+            arms.setdefault(condition, []).append(arm)
+    if len(alike) < 2:
+        return "Every arm was tuned by the same search, with the same number of trials."
+    tells_steps = len({steps for _, steps in alike}) > 1
+    parts = []
+    for (num_trials, steps), arms in alike.items():
+        length = f" of {steps:,} steps" if steps else ", steps not recorded"
+        who = "; ".join(f"{', '.join(names)} ({condition})" for condition, names in arms.items())
+        parts.append(f"{num_trials} trials{length if tells_steps else ''}: {who}")
+    return f"Arms were not searched alike. {'. '.join(parts)}."
 
 
 def failure_table(readings: Readings) -> Table | None:
@@ -209,7 +231,9 @@ def amount(value: float | int) -> str:
     return f"{value / unit:.3g} {PREFIXES[unit]}"
 
 
-def _as_text(settings: Mapping[str, Any]) -> str:
+def _as_text(settings: Mapping[str, Any], edges: Mapping[str, str]) -> str:
+    ends = {name: f" ({side} end)" for name, side in edges.items()}
     return ", ".join(
-        f"{name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in settings.items()
+        f"{name} {value if isinstance(value, str) else format(value, 'g')}{ends.get(name, '')}"
+        for name, value in settings.items()
     )

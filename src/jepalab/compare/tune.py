@@ -51,6 +51,14 @@ class Knob:
             return int(min(self.low + int(share * (self.high - self.low + 1)), self.high))
         return _log_between(self.low, self.high, share)
 
+    def share(self, value: float | int) -> float:
+        """Where in the range a value lies, 0 at the lower end and 1 at the upper, evenly on the knob's scale."""
+        if self.scale == "whole":
+            return (value - self.low) / (self.high - self.low)
+        ends = (self.low, self.high, value)
+        low, high, at = (_log(1 - end if self.scale == "one minus" else end) for end in ends)
+        return (at - low) / (high - low)
+
 
 SHARED = (Knob("lr", 3e-4, 1e-2), Knob("weight_decay", 1e-6, 1e-1))
 
@@ -115,20 +123,57 @@ def expected_best(scores: Sequence[float]) -> list[float]:
     return [float(np.sum(ordered * (ranks**n - (ranks - 1 / len(ordered)) ** n))) for n in range(1, len(ordered) + 1)]
 
 
-def summarise(trials: Sequence[dict[str, Setting]], scores: Sequence[float], *, floor: float) -> dict[str, Any]:
-    """The best trial's settings, and what the search was like: every score, best-of-n curve, share above the floor."""
-    best = int(np.argmax(scores))
+def edges(
+    settings: Mapping[str, Setting], knobs: Sequence[Knob | Choice], *, num_trials: int
+) -> dict[str, Literal["lower", "upper"]]:
+    """The knobs whose setting lies in the first or last of the `num_trials` parts of their range, and which it is.
+
+    A better setting may lie outside what was searched. Named settings have no ends, and up to two trials are all ends.
+    """
+    found: dict[str, Literal["lower", "upper"]] = {}
+    for knob in knobs:
+        value = settings.get(knob.name)
+        if isinstance(knob, Choice) or value is None or isinstance(value, str) or num_trials < 3:
+            continue
+        part = knob.share(value) * num_trials
+        if part < 1 or part > num_trials - 1:
+            found[knob.name] = "lower" if part < 1 else "upper"
+    return found
+
+
+def summarise(
+    trials: Sequence[dict[str, Setting]],
+    scores: Sequence[float | None],
+    *,
+    floor: float,
+    knobs: Sequence[Knob | Choice] = (),
+) -> dict[str, Any]:
+    """The best trial's settings, and what the search was like: every score, best-of-n curve, share above the floor.
+
+    scores  of each trial; None for one that failed, which is no candidate and in no average, but above no floor.
+    knobs   the trials were drawn from; those whose best setting lies at an end of what was searched are told.
+    Raises ValueError where every trial failed.
+    """
+    ended = {number: score for number, score in enumerate(scores) if score is not None}
+    if not ended:
+        raise ValueError(f"All {len(scores)} trials failed, so there are no settings to choose.")
+    best = max(ended, key=ended.__getitem__)
     return {
         "settings": trials[best],
-        "score": scores[best],
+        "score": ended[best],
         "scores": list(scores),
-        "expected_best_of_n": expected_best(scores),
-        "share_above_random_encoder": float(np.mean(np.asarray(scores) > floor)),
+        "expected_best_of_n": expected_best([*ended.values()]),
+        "share_above_random_encoder": sum(score > floor for score in ended.values()) / len(scores),
+        "edges": edges(trials[best], knobs, num_trials=len(trials)),
     }
 
 
 def _log_between(low: float | int, high: float | int, share: float) -> float:
     return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+
+
+def _log(value: float | int) -> float:
+    return math.log(value) if value > 0 else -math.inf  # settings by hand may be 0
 
 
 def _rounded(value: Setting) -> Setting:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jepalab.compare.clip_pictures import movie_card
 from jepalab.compare.kept import kept_arrays
+from jepalab.compare.movies import movie_card
 from jepalab.compare.pictures import strips_card
 from jepalab.compare.readings import Arm, Readings
 from jepalab.compare.sheets import Figure, Section, Sheet
@@ -34,7 +34,48 @@ def world_sections(folder: Path, readings: Readings) -> list[Section]:
             "of the way through the door. A planner goes downhill here.",
             figures=[_maps(condition, arms) for condition, arms in kept.items()],
         ),
+        Section(
+            "What if?",
+            "From one start, the same action again and again: right, left, down, up and none. Above what happens, "
+            "below what is imagined. What does not follow the actions cannot tell good plans from bad ones.",
+            figures=[_futures(condition, found) for condition, arms in kept.items() if (found := _with(arms, "real"))],
+        ),
+        Section(
+            "Which action was it?",
+            "For some held-out steps, every action by how far it is imagined to lead from the frame that came: dark is "
+            "near. To the right are actions to the right, below those downwards.",
+            figures=[
+                _energies(condition, found) for condition, arms in kept.items() if (found := _with(arms, "energy"))
+            ],
+        ),
     ]
+
+
+def _with(arms: Mapping[Arm, Arrays], name: str) -> dict[Arm, Arrays]:
+    """Those that kept such an array."""
+    return {arm: arrays for arm, arrays in arms.items() if name in arrays}
+
+
+def _futures(condition: str, arms: Mapping[Arm, Arrays]) -> Figure:
+    panels = [
+        movie_card(f"{arm.name}: {arm.label}", {"real": arrays["real"], "imagined": arrays["imagined"]}, condition)
+        for arm, arrays in arms.items()
+    ]
+    rows = [[condition, arm.name, str(plan)] for arm, arrays in arms.items() for plan in arrays["plans"]]
+    caption = f"{len(arms)} arms, the same start and the same actions for each."
+    return Figure(condition, panels, caption, Sheet(f"futures {condition}", ["condition", "arm", "plan"], rows))
+
+
+def _energies(condition: str, arms: Mapping[Arm, Arrays]) -> Figure:
+    strips = {arm.name: arrays["energy"][:, None] for arm, arrays in arms.items()}
+    rows = [
+        [condition, arm.name, step, row, column, float(arrays["energy"][step, row, column])]
+        for arm, arrays in arms.items()
+        for step, row, column in np.ndindex(arrays["energy"].shape)
+    ]
+    sheet = Sheet(f"energies {condition}", ["condition", "arm", "step", "row", "column", "energy"], rows)
+    caption = "As shares of the largest value. A minimum in the middle for every step is a model that ignores actions."
+    return Figure(condition, [strips_card("", strips, condition)], caption, sheet)
 
 
 def _films(condition: str, arms: Mapping[Arm, Arrays]) -> Figure:

@@ -35,7 +35,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Crop:
-    """A random crop, resized, and a flip: what I-JEPA (2301.08243) and MAE (2111.06377) train with.
+    """A random crop, resized, and a flip: what MAE (2111.06377) trains with; I-JEPA (2301.08243) crops and never flips.
 
     scale  the crop's share of the area, uniform in this range; ratio its width by height, log-uniform.
     flip   the probability of a mirror image.

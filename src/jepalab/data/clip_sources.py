@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from jepalab.data.clip_files import SUFFIXES, pyav
 from jepalab.data.image_files import SUFFIXES as FRAME_SUFFIXES
-from jepalab.data.image_sources import SPLIT_NAMES, UNSPLIT, Item, Source, fingerprint, walk
+from jepalab.data.image_sources import SPLIT_NAMES, UNSPLIT, Item, Source, count_kinds, fingerprint, walk, without
 
 KINDS = "video files in class sub-folders or none, a folder of frames for each video, or an array in a .npy file"
 
 
-def recognised(path: Path) -> Source:
+def recognised(path: Path, *, table: Path | None = None) -> Source:
     """The videos at a path: the files where there are any, else folders of frames.
 
     Class sub-folders are labels; top folders called train, val, validation or test are splits. A video directly in the
-    folder (or directly in train/) has no label.
+    folder (or directly in train/) has no label. Files of other kinds are counted; `table` holds labels, and is none.
 
     Raises:
         ValueError: nothing there, or nothing that looks like a video.
@@ -31,14 +32,15 @@ def recognised(path: Path) -> Source:
         if path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"Wanted {KINDS}, got the file {path}; video files end in {endings}.")
         return _files(f"video {path.name}", path.parent, [path])
-    files = walk(path)
+    files = without(table, walk(path))
     if videos := [file for file in files if file.suffix.lower() in SUFFIXES]:
-        return _files(f"folder {path.name}", path, videos)
+        return replace(_files(f"folder {path.name}", path, videos), unread=count_kinds(files, known=SUFFIXES))
     if frames := [file for file in files if file.suffix.lower() in FRAME_SUFFIXES]:
         items = [_item(path, folder) for folder in sorted({file.parent for file in frames})]
         names = [item.name for item in items]
         key = fingerprint("frames", path, frames)
-        return Source(f"frames in {path.name}", key, len(items), lambda: iter(items), listing=names)
+        unread = count_kinds(files, known=FRAME_SUFFIXES)
+        return Source(f"frames in {path.name}", key, len(items), lambda: iter(items), listing=names, unread=unread)
     some = f"{len(files)} files, the first: {files[0].name}" if files else "nothing"
     raise ValueError(f"Wanted {KINDS}, but {path} holds no video (looked for {endings}); found {some}.")
 

@@ -21,11 +21,12 @@ from jepalab.data.clip_sampling import Sampling
 from jepalab.data.clip_sources import array, recognised
 from jepalab.data.image_cache import Decoded, Progress, coded, default_cache, in_place
 from jepalab.data.image_labels import assign_splits, class_numbers, match_labels, read_label_table
-from jepalab.data.image_sources import loaded
+from jepalab.data.image_sources import Source, loaded
 from jepalab.data.samples import Samples
+from jepalab.data.unit_splits import assign_unit_splits, units_of
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Clips(Samples):
     """Clips of one length and size, bytes on the disk.
 
@@ -74,6 +75,8 @@ def open_clips(
     fps: float | None = None,
     clips_per_video: int = 1,
     labels: Path | np.ndarray | Tensor | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
     cache: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -88,14 +91,16 @@ def open_clips(
     stride           frames from one to the next that is kept.
     fps              frames a second that are kept, instead of a stride; for video files.
     clips_per_video  each from the middle of its share of the video; fewer where some would be the same.
-    labels           a CSV file (file,label) for files; class numbers [n] or a .npy of them for arrays; -1 unlabelled.
+    labels           a CSV file (file,label or file,label,group) for files; class numbers [n] or a .npy of them for
+                     arrays; -1 unlabelled. No group, such as a person, is in two splits.
+    label_column     of that CSV file, where it is called otherwise than usual; `group_column` likewise.
     cache            where decoded clips are kept; by default $JEPALAB_CACHE or .cache/jepalab in your home.
     seed             of the splits that the source does not make itself.
     progress         called with the number of videos done and the total.
 
     A video that is damaged, or too short for one clip, is left out, and `skipped` says why. All clips of a video, and
     of its copies, are in one split; who is in which is in `image_labels`. Files that were cut out of one recording are
-    strangers here: keep them together with folders of your own, train and test. One video alone only trains. Which
+    strangers here: give them one group, or folders of your own, train and test. One video alone only trains. Which
     frames are shown is in `clip_sampling`, how they become bytes in `clip_files`.
 
     Raises:
@@ -108,7 +113,10 @@ def open_clips(
     sampling = Sampling(num_frames=num_frames, stride=stride, fps=fps, clips_per_video=clips_per_video)
     cache = cache or default_cache()
     if isinstance(source, Path) and source.suffix != ".npy":
-        return _open_files(source, sampling, size, labels, cache, seed, progress)
+        columns = {"label_column": label_column, "group_column": group_column}
+        return _open_files(source, sampling, size, labels, columns, cache, seed, progress)
+    if label_column or group_column:
+        raise ValueError("Columns of labels and groups belong to tables; an array's labels are an array of numbers.")
     videos, key, title = loaded(source, noun="videos")
     listed = array(videos, key, title)
     numbers = None if labels is None else class_numbers(labels, num=len(videos), noun="video")
@@ -119,7 +127,7 @@ def open_clips(
         rows = decoded_clips(listed, sampling=sampling, size=size, cache=cache, progress=progress)
         origins = [int(video) for video in _videos(rows)]
     codes, names = (rows.codes, []) if numbers is None else coded(numbers[origins].tolist(), None)
-    return _clips(rows, codes, names, title, seed)
+    return _clips(rows, codes, names, listed, seed, groups=None)
 
 
 def _open_files(
@@ -127,24 +135,30 @@ def _open_files(
     sampling: Sampling,
     size: int,
     labels: Path | np.ndarray | Tensor | None,
+    columns: dict[str, str | None],
     cache: Path,
     seed: int,
     progress: Progress | None,
 ) -> Clips:
     if labels is not None and not isinstance(labels, Path):
         raise ValueError("Labels of files come from a CSV file; arrays of labels belong to arrays of videos.")
-    source = recognised(path)
-    table = None if labels is None else read_label_table(labels, root=path if path.is_dir() else path.parent)
+    if labels is None and any(columns.values()):
+        raise ValueError("Columns of labels and groups belong to a CSV file of file,label: name it as labels.")
+    source = recognised(path, table=labels)
+    root = path if path.is_dir() else path.parent
+    table = None if labels is None else read_label_table(labels, root=root, **columns)
     if table is not None:
         match_labels(table, source.listing or [], where=source.title)
     rows = decoded_clips(source, sampling=sampling, size=size, cache=cache, progress=progress)
-    codes, names = rows.codes, rows.names
+    codes, names, groups = rows.codes, rows.names, None
     if table is not None:
-        found, num_unused = match_labels(table, _videos(rows), where=str(path))
-        codes, names = coded(found, None)
-        if num_unused:
-            _say(f"{num_unused} of {len(table)} rows of {labels} name no readable video in {source.title}.")
-    return _clips(rows, codes, names, source.title, seed)
+        found = match_labels(table, _videos(rows), where=str(path))
+        codes, names = coded(found.labels, None)
+        groups = found.groups
+        if found.num_unused:
+            told = f"{found.num_unused} of {len(table.labels)} rows of {labels}"
+            _say(f"{told} name no readable video in {source.title}.")
+    return _clips(rows, codes, names, source, seed, groups=groups)
 
 
 def _videos(rows: Decoded) -> list[str]:
@@ -153,33 +167,62 @@ def _videos(rows: Decoded) -> list[str]:
     return [name.rpartition(":")[0] for name in json.loads(rows.listing.read_text(encoding="utf-8"))]
 
 
-def _clips(rows: Decoded, codes: Int[np.ndarray, " n"], names: list[str], title: str, seed: int) -> Clips:
-    splits = _splits(rows, codes, names, seed)
+def _clips(
+    rows: Decoded,
+    codes: Int[np.ndarray, " n"],
+    names: list[str],
+    source: Source,
+    seed: int,
+    *,
+    groups: list[str | None] | None,
+) -> Clips:
+    digest = hashlib.sha256(rows.sha256.encode() + codes.astype("<i8").tobytes())
+    if groups is None:
+        units, splits = _by_video(rows, codes, names, seed)
+    else:
+        units = units_of(groups, rows.hashes).view(np.int64)
+        splits = assign_unit_splits(
+            units.view(np.uint64),
+            codes=codes,
+            names=names,
+            own=rows.own,
+            items=_videos(rows),
+            unit="group",
+            title=source.title,
+            seed=seed,
+        )
+        digest.update(splits.tobytes())  # other groups are other splits
     clips = Clips(
         pixels=rows.pixels,
         labels=torch.from_numpy(codes.astype(np.int64)),
         names=names,
         splits=torch.from_numpy(splits),
         skipped=rows.skipped,
-        digest=hashlib.sha256(rows.sha256.encode() + codes.astype("<i8").tobytes()).hexdigest(),
-        source=title,
+        digest=digest.hexdigest(),
+        source=source.title,
         listing=rows.listing,
+        unread=source.unread,
+        units=torch.from_numpy(units),
+        unit="video" if groups is None else "group",
         fps=rows.facts.get("fps"),
     )
-    if rows.skipped or len(names) == 1 or not splits.any():
+    if rows.skipped or source.unread or len(names) == 1 or not splits.any():
         _say(clips.describe())
     return clips
 
 
-def _splits(rows: Decoded, codes: Int[np.ndarray, " n"], names: list[str], seed: int) -> Int8[np.ndarray, " n"]:
-    """Drawn by videos: a clip goes where its video goes."""
+def _by_video(
+    rows: Decoded, codes: Int[np.ndarray, " n"], names: list[str], seed: int
+) -> tuple[Int[np.ndarray, " n"], Int8[np.ndarray, " n"]]:
+    """The video of each clip, and its split, which is that of the video."""
     # Of equal files one is drawn for all.
     videos = np.stack([codes, rows.own.astype(np.int64), rows.hashes.view(np.int64)])
     _, first, video_of = np.unique(videos, axis=1, return_index=True, return_inverse=True)
+    video_of = video_of.reshape(-1).astype(np.int64)
     if len(first) == 1:
-        return np.zeros(len(codes), dtype=np.int8)
+        return video_of, np.zeros(len(codes), dtype=np.int8)
     drawn = assign_splits(codes[first], rows.own[first], rows.hashes[first], names=names, seed=seed, noun="video")
-    return drawn[video_of.reshape(-1)]
+    return video_of, drawn[video_of]
 
 
 def _say(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 import time
 import urllib.request
 from http.client import HTTPException
@@ -24,8 +25,26 @@ DEBIAN_SHA256 = {
     "t10k-images-idx3-ubyte.gz": "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
     "t10k-labels-idx1-ubyte.gz": "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
 }
+# What stands for a path where data is asked for, and where Debian's package puts the files.
+NAME = "fashion-mnist"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 NUM_TRIES = 3
 TIMEOUT_SECONDS = 30
+
+
+def find_fashion_mnist(cache: Path) -> Path:
+    """The folder of the four files: Debian's where it is installed, else one in the cache, fetched the first time.
+
+    Says on standard error where it lies. OSError as `download_fashion_mnist`.
+    """
+    folder = DEBIAN if all((DEBIAN / name).is_file() for name in SHA256) else cache / NAME
+    if folder != DEBIAN:
+        missing = [name for name in SHA256 if not (folder / name).is_file()]
+        if missing:
+            print(f"fetching Fashion-MNIST (30 MB, MIT licence) from {URL}", file=sys.stderr)
+        download_fashion_mnist(folder)
+    print(f"Fashion-MNIST: {folder}", file=sys.stderr)
+    return folder
 
 
 def download_fashion_mnist(folder: Path, *, pause: float = 2.0) -> Path:

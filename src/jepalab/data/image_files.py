@@ -8,13 +8,20 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, features
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
+# Those that this Pillow, or a plugin that is installed, reads beside them.
+SUFFIXES |= {".avif"} if features.check("avif") else set()
+HEIF = {".heic", ".heif"} if find_spec("pillow_heif") else set[str]()
+SUFFIXES |= HEIF
 
 # What Pillow raises on files that are damaged, empty, cut short, huge or no pictures at all.
 UNREADABLE = (
@@ -48,12 +55,19 @@ UPRIGHT = {
 @contextmanager
 def opened(file: Path | io.BytesIO) -> Iterator[Image.Image]:
     """The image, not yet decoded; raises one of UNREADABLE where it is damaged, too large or made of floats."""
+    if HEIF:
+        _know_heif()
     with Image.open(file) as image:
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}")
         if image.mode == "F":
             raise ValueError("its pixels are floats, which have no agreed white; save it with 8 or 16 bits")
         yield image
+
+
+@cache
+def _know_heif() -> None:
+    import_module("pillow_heif").register_heif_opener()
 
 
 @contextmanager

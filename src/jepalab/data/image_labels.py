@@ -1,9 +1,11 @@
-"""Who is what, and who trains: labels out of a CSV file, and splits that stay when files are added."""
+"""Who is what, and who trains: labels and groups out of a CSV file, and splits that stay when files are added."""
 
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int8, UInt64
@@ -12,13 +14,49 @@ from torch import Tensor
 FILE_COLUMNS = {"file", "filename", "file_name", "filepath", "path", "image", "image_id", "img", "name", "id"}
 FILE_COLUMNS |= {"video", "video_id", "video_name", "video_path", "clip", "clip_name", "clip_path"}
 LABEL_COLUMNS = {"label", "labels", "class", "class_name", "category", "target"}
+# Whom or what something was taken of: columns that are found without being named.
+GROUP_COLUMNS = {"subject", "subject_id", "group", "participant", "person", "user", "patient"}
 HELD_OUT = 0.1
 
 
-def read_label_table(path: Path, *, root: Path) -> dict[str, str]:
-    """File names, relative to `root` where they lie below it, and the label each has in a CSV file; "" for none.
+@dataclass(frozen=True)
+class LabelTable:
+    """What a CSV file says of files, each by its name, relative to the folder where it lies below that.
 
-    Two columns, file and label, separated by commas, semicolons or tabs; with a header they may stand anywhere.
+    labels  the class of each; "" for none.
+    groups  whom or what each shows, such as a person; nothing where no column says it.
+    """
+
+    labels: dict[str, str]
+    groups: dict[str, str]
+
+
+class Matched(NamedTuple):
+    """What a table says of items.
+
+    labels      a class for each; None where the table has none.
+    groups      a group for each, None for items that are not in the table; None as a whole without such a column.
+    num_unused  rows of the table that name no item.
+    """
+
+    labels: list[str | int | None]
+    groups: list[str | None] | None
+    num_unused: int
+
+
+def read_label_table(
+    path: Path, *, root: Path, label_column: str | None = None, group_column: str | None = None
+) -> LabelTable:
+    """The label of each file in a CSV file, and its group where a column has them.
+
+    Two columns, file and label, separated by commas, semicolons or tabs; with a header they may stand anywhere, and a
+    third may say whom or what a file shows.
+
+    label_column  where it is not called label, labels, class, class_name, category or target.
+    group_column  where it is not called group, subject, subject_id, participant, person, user or patient.
+
+    Raises:
+        ValueError: no such file, nothing in it, a column that is not there, or rows without a group beside others.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -31,47 +69,63 @@ def read_label_table(path: Path, *, root: Path) -> dict[str, str]:
         raise ValueError(f"Wanted rows of file,label in {path}, but it is empty.")
     heads = [cell.lower() for cell in rows[0]]
     files = [i for i, head in enumerate(heads) if head in FILE_COLUMNS]
-    labels = [i for i, head in enumerate(heads) if head in LABEL_COLUMNS]
+    labels = _columns(rows[0], label_column, LABEL_COLUMNS, "labels", path)
+    groups = _columns(rows[0], group_column, GROUP_COLUMNS, "groups", path)
     file, label = (files or [0])[0], (labels or [1])[0]
     if files or labels:
         rows = rows[1:]
-        # Of two columns the one that is not the file is the label, however it is called.
+        # Of two columns the one that is not the file is the label, however it is called, and the other way round.
         if not labels and len(heads) == 2:
             label = 1 - file
+        elif label_column and not files and len(heads) == 2:
+            file = 1 - label
         elif not labels or not files:
             raise ValueError(
                 f"{path} lacks a {'label' if files else 'file'} column: its header is {heads}; wanted file,label."
             )
-    if short := [row for row in rows if len(row) <= max(file, label)]:
+    # A header is known by its file or label column; a group alone makes none.
+    group = groups[0] if groups and (files or labels) else None
+    if short := [row for row in rows if len(row) <= max(file, label, group or 0)]:
         raise ValueError(f"{path} lacks a label column in {len(short)} rows, the first: {short[0]}; wanted file,label.")
-    return {_relative(row[file], path, root): row[label] for row in rows}
+    names = [_relative(row[file], path, root) for row in rows]
+    found = {} if group is None else {name: row[group] for name, row in zip(names, rows, strict=True)}
+    if nobody := [name for name, group_name in found.items() if not group_name]:
+        raise ValueError(f"{path} names nobody in the group column of {len(nobody)} rows, the first: {nobody[0]}.")
+    return LabelTable({name: row[label] for name, row in zip(names, rows, strict=True)}, found)
 
 
-def match_labels(table: dict[str, str], items: list[str], *, where: str) -> tuple[list[str | int | None], int]:
-    """A label for each item, None where the table has none, and how many rows of the table name no item.
+def _columns(heads: list[str], wanted: str | None, usual: set[str], what: str, path: Path) -> list[int]:
+    """Where the columns of that name stand, or of a usual one. ValueError where the name is not there."""
+    if wanted is not None and wanted not in heads:
+        raise ValueError(f"Wanted the {what} in column {wanted!r} of {path}, but its first row is {heads}.")
+    return [i for i, head in enumerate(heads) if (head.lower() in usual if wanted is None else head == wanted)]
+
+
+def match_labels(table: LabelTable, items: list[str], *, where: str) -> Matched:
+    """What the table says of each item.
 
     A row names an item by its whole name, by its key inside a tar, by its file name or by that without suffix.
 
     Raises:
         ValueError: no row names an item, or no row that does has a label.
     """
-    labels: list[str | int | None] = []
-    used = set()
+    rows: list[str | None] = []
     for item in items:
         inside = item.rpartition(":")[2]
         place = PurePosixPath(inside)
         names = (item, inside, place.with_suffix("").as_posix(), place.name, place.stem)
-        name = next((name for name in names if name in table), None)
-        labels.append((table[name] or None) if name is not None else None)
-        used.add(name)
-    if not used & table.keys():
+        rows.append(next((name for name in names if name in table.labels), None))
+    used = {name for name in rows if name is not None}
+    if not used:
         raise ValueError(
-            f"The labels name files like {next(iter(table))!r}, and none of them is in {where}, "
+            f"The labels name files like {next(iter(table.labels))!r}, and none of them is in {where}, "
             f"where files are called like {items[0]!r}."
         )
+    labels: list[str | int | None] = [(table.labels[name] or None) if name is not None else None for name in rows]
     if all(label is None for label in labels):
         raise ValueError(f"The labels give no class to any file in {where}: their label column is empty.")
-    return labels, len(table.keys() - used)
+    groups = [None if name is None else table.groups[name] for name in rows] if table.groups else None
+    return Matched(labels, groups, len(table.labels.keys() - used))
 
 
 def _relative(name: str, table: Path, root: Path) -> str:

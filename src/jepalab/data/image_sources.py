@@ -11,8 +11,9 @@ import io
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +61,7 @@ class Source:
     items    yields them, from the start at each call.
     names    the classes' names where the source knows them and its labels are their numbers; else None.
     listing  the items' names where they are known before reading; else None.
+    unread   files of kinds that are not read here, counted by suffix.
     """
 
     title: str
@@ -68,6 +70,14 @@ class Source:
     items: Callable[[], Iterator[Item]]
     names: list[str] | None = None
     listing: list[str] | None = None
+    unread: Mapping[str, int] = field(default_factory=dict)
+
+
+def count_kinds(files: Iterable[Path], *, known: Container[str]) -> dict[str, int]:
+    """How many files there are of each suffix that is not a known one; "without a suffix" for those that have none."""
+    return dict(
+        Counter(path.suffix.lower() or "without a suffix" for path in files if path.suffix.lower() not in known)
+    )
 
 
 def walk(folder: Path) -> list[Path]:
@@ -80,6 +90,15 @@ def walk(folder: Path) -> list[Path]:
             found += [Path(place, name) for name in files if name[0] != "."]
         seen.add(real)
     return sorted(found)
+
+
+def without(table: Path | None, files: list[Path]) -> list[Path]:
+    """The files but for one that holds their labels."""
+    return files if table is None else [file for file in files if not _is_same(file, table)]
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    return file.name == other.name and file.resolve() == other.resolve()
 
 
 def fingerprint(kind: str, folder: Path, files: list[Path], *options: str | None) -> str:
@@ -107,7 +126,7 @@ def folder_of_images(folder: Path, files: list[Path]) -> Source:
 
     A file directly in the folder (or directly in train/) has no label.
     """
-    items = []
+    items, unread = [], count_kinds(files, known=SUFFIXES)
     for path in (path for path in files if path.suffix.lower() in SUFFIXES):
         place = list(path.relative_to(folder).parts[:-1])
         split = SPLIT_NAMES.get(place[0].lower(), UNSPLIT) if place else UNSPLIT
@@ -115,7 +134,8 @@ def folder_of_images(folder: Path, files: list[Path]) -> Source:
         items.append(Item(path.relative_to(folder).as_posix(), path, label, split))
     paths = [item.content for item in items if isinstance(item.content, Path)]
     key = fingerprint("folder", folder, paths)
-    return Source(f"folder {folder.name}", key, len(items), lambda: iter(items), listing=[item.name for item in items])
+    names = [item.name for item in items]
+    return Source(f"folder {folder.name}", key, len(items), lambda: iter(items), listing=names, unread=unread)
 
 
 def is_idx(path: Path) -> bool:

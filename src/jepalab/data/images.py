@@ -17,15 +17,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from jepalab.data import fashion_mnist
 from jepalab.data.image_archives import is_tar, parquet, tars
 from jepalab.data.image_cache import Decoded, Progress, coded, decoded, default_cache, in_place
 from jepalab.data.image_files import SUFFIXES
 from jepalab.data.image_labels import assign_splits, class_numbers, match_labels, read_label_table
-from jepalab.data.image_sources import Source, array, folder_of_images, idx, is_idx, loaded, walk
+from jepalab.data.image_sources import Source, array, folder_of_images, idx, is_idx, loaded, walk, without
 from jepalab.data.samples import Samples
+from jepalab.data.unit_splits import assign_unit_splits, units_of
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Images(Samples):
     """Pictures of one size, bytes on the disk, with their classes and splits.
 
@@ -63,6 +65,7 @@ def open_images(
     size: int,
     labels: Path | np.ndarray | Tensor | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
     cache: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -70,9 +73,12 @@ def open_images(
     """Opens pictures, recognised by what they are, as squares of `size` pixels; decodes them if it never did before.
 
     source        a folder of images (class sub-folders or none; top folders train, val, test are splits); parquet,
-                  webdataset tars or IDX files, or the folder they lie in; an array of pictures, or its .npy file.
-    labels        a CSV file (file,label) for files; class numbers [n] or a .npy of them for arrays; -1 unlabelled.
-    label_column  of a parquet table, where it is not called label, labels, class, fine_label or target.
+                  webdataset tars or IDX files, or the folder they lie in; an array of pictures, or its .npy file; or
+                  fashion-mnist, which is fetched.
+    labels        a CSV file (file,label or file,label,group) for files; class numbers [n] or a .npy of them for arrays;
+                  -1 unlabelled. No group, such as a person, is in two splits.
+    label_column  of that CSV file, or without one of parquet, where it is called otherwise than usual (see
+                  `image_labels` and `image_archives`); `group_column` likewise of the CSV file.
     cache         where decoded pictures are kept; by default $JEPALAB_CACHE or .cache/jepalab in your home.
     seed          of the splits that the source does not make itself.
     progress      called with the number of items done and the total.
@@ -80,15 +86,21 @@ def open_images(
     How a picture becomes bytes is in `image_files.decode`; who trains, validates and tests in `image_labels`.
 
     Raises:
-        ValueError: nothing there, nothing readable, more than half unreadable, labels that fit nothing, or a class
-            with too few pictures to split; the message says what was expected and what was found.
+        ValueError: nothing there, several kinds of sources at once, nothing readable, more than half unreadable, labels
+            that fit nothing, a column that is not there, or a class with too few pictures or groups to split; the
+            message says what was expected and what was found.
         OSError: the cache cannot be written, or the disk is full.
     """
     if size < 1:
         raise ValueError(f"Wanted a size of at least 1 pixel, got {size}.")
     cache = cache or default_cache()
     if isinstance(source, Path) and source.suffix != ".npy":
-        return _open_files(source, size, labels, label_column, cache, seed, progress)
+        if source == Path(fashion_mnist.NAME) and not source.exists():
+            source = fashion_mnist.find_fashion_mnist(cache)
+        columns = {"label_column": label_column, "group_column": group_column}
+        return _open_files(source, size, labels, columns, cache, seed, progress)
+    if label_column or group_column:
+        raise ValueError("Columns of labels and groups belong to tables; an array's labels are an array of numbers.")
     pixels, key, title = loaded(source, noun="pictures")
     listed = array(pixels, key, title)
     is_ready = pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1:3] == (size, size)
@@ -101,50 +113,72 @@ def open_images(
         known = class_numbers(labels, num=len(pixels), noun="picture")
         values = np.delete(known, [int(item) for item in rows.skipped])
     codes, names = coded([int(value) for value in values], None)
-    return _images(rows, codes, names, listed.title, seed)
+    return _images(rows, codes, names, listed, seed, groups=None)
 
 
 def _open_files(
     path: Path,
     size: int,
     labels: Path | np.ndarray | Tensor | None,
-    label_column: str | None,
+    columns: dict[str, str | None],
     cache: Path,
     seed: int,
     progress: Progress | None,
 ) -> Images:
     if labels is not None and not isinstance(labels, Path):
         raise ValueError("Labels of files come from a CSV file; arrays of labels belong to arrays of pictures.")
-    source, root = _recognised(path, label_column)
-    table = None if labels is None else read_label_table(labels, root=root)
+    source, root = _recognised(path, None if labels else columns["label_column"], table=labels)
+    if labels is None and columns["group_column"] is not None:
+        raise ValueError(
+            f"A group column ({columns['group_column']!r}) is one of a CSV file of file,label,group: name it as labels."
+        )
+    table = None if labels is None else read_label_table(labels, root=root, **columns)
     if table is not None and source.listing is not None:
         match_labels(table, source.listing, where=source.title)
     rows = decoded(source, size=size, cache=cache, progress=progress)
-    codes, names = rows.codes, rows.names
+    codes, names, groups = rows.codes, rows.names, None
     if table is not None:
         assert rows.listing is not None, "decoded into the cache"
-        found, num_unused = match_labels(table, json.loads(rows.listing.read_text(encoding="utf-8")), where=str(path))
-        codes, names = coded(found, None)
-        if num_unused:
-            _say(f"{num_unused} of {len(table)} rows of {labels} name no readable picture in {source.title}.")
-    return _images(rows, codes, names, source.title, seed)
+        found = match_labels(table, json.loads(rows.listing.read_text(encoding="utf-8")), where=str(path))
+        codes, names = coded(found.labels, None)
+        groups = found.groups
+        if found.num_unused:
+            told = f"{found.num_unused} of {len(table.labels)} rows of {labels}"
+            _say(f"{told} name no readable picture in {source.title}.")
+    return _images(rows, codes, names, source, seed, groups=groups)
 
 
-def _recognised(path: Path, label_column: str | None) -> tuple[Source, Path]:
-    """The source at a path, and the folder that its files' names are relative to."""
+def _recognised(path: Path, label_column: str | None, *, table: Path | None) -> tuple[Source, Path]:
+    """The source at a path, and the folder that its files' names are relative to; `table` holds labels, no data."""
     root = path if path.is_dir() else path.parent
-    files = walk(path) if path.is_dir() else [path] if path.is_file() else []
+    files = without(table, walk(path)) if path.is_dir() else [path] if path.is_file() else []
     kinds = "images in class sub-folders or none, parquet files, webdataset tars, IDX files or an array in a .npy file"
     if not path.exists():
         raise ValueError(f"Wanted {kinds}, but there is no {path}.")
-    tables = [file for file in files if file.suffix.lower() == ".parquet"]
-    if label_column is not None and not tables:
-        raise ValueError(f"A label column ({label_column!r}) belongs to parquet files, and there are none in {path}.")
-    if tables:
-        source = parquet(root, tables, label_column=label_column)
-    elif packed := [file for file in files if is_tar(file)]:
-        source = tars(root, packed)
-    elif any(is_idx(file) for file in files):
+    found = {
+        "parquet files": [file for file in files if file.suffix.lower() == ".parquet"],
+        "tars": [file for file in files if is_tar(file)],
+        "IDX files": [file for file in files if is_idx(file)],
+        "image files": [file for file in files if file.suffix.lower() in SUFFIXES],
+    }
+    found = {kind: of for kind, of in found.items() if of}
+    if len(found) > 1:
+        counts = " and ".join(f"{len(of):,} {kind} such as {of[0].relative_to(root)}" for kind, of in found.items())
+        raise ValueError(
+            f"{path} holds {counts}, and which of them are the data cannot be told: name the folder that holds the "
+            "one kind alone, or move the other away."
+        )
+    kind = next(iter(found), "")
+    if label_column is not None and kind != "parquet files":
+        raise ValueError(
+            f"A label column ({label_column!r}) belongs to parquet files, and there are none in {path}; or to a CSV "
+            "file of labels, and none is named."
+        )
+    if kind == "parquet files":
+        source = parquet(root, found[kind], label_column=label_column)
+    elif kind == "tars":
+        source = tars(root, found[kind])
+    elif kind == "IDX files":
         source = idx(root, files if path.is_dir() else walk(root))
     elif path.is_dir():
         source = folder_of_images(root, files)
@@ -158,20 +192,33 @@ def _recognised(path: Path, label_column: str | None) -> tuple[Source, Path]:
     return source, root
 
 
-def _images(rows: Decoded, codes: np.ndarray, names: list[str], title: str, seed: int) -> Images:
-    splits = assign_splits(codes, rows.own, rows.hashes, names=names, seed=seed)
-    digest = hashlib.sha256(rows.sha256.encode() + codes.astype("<i8").tobytes()).hexdigest()
+def _images(
+    rows: Decoded, codes: np.ndarray, names: list[str], source: Source, seed: int, *, groups: list[str | None] | None
+) -> Images:
+    digest = hashlib.sha256(rows.sha256.encode() + codes.astype("<i8").tobytes())
+    if groups is None:
+        units, splits = None, assign_splits(codes, rows.own, rows.hashes, names=names, seed=seed)
+    else:
+        items = json.loads(rows.listing.read_text(encoding="utf-8")) if rows.listing else []
+        units = units_of(groups, rows.hashes)
+        splits = assign_unit_splits(
+            units, codes=codes, names=names, own=rows.own, items=items, unit="group", title=source.title, seed=seed
+        )
+        digest.update(splits.tobytes())  # other groups are other splits
     images = Images(
         pixels=rows.pixels,
         labels=torch.from_numpy(codes.astype(np.int64)),
         names=names,
         splits=torch.from_numpy(splits),
         skipped=rows.skipped,
-        digest=digest,
-        source=title,
+        digest=digest.hexdigest(),
+        source=source.title,
         listing=rows.listing,
+        unread=source.unread,
+        units=None if units is None else torch.from_numpy(units.view(np.int64)),
+        unit="picture" if units is None else "group",
     )
-    if rows.skipped or len(names) == 1:
+    if rows.skipped or source.unread or len(names) == 1:
         _say(images.describe())
     return images
 

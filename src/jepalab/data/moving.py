@@ -67,7 +67,7 @@ class MovingObject:
         clean = replace(stream, nuisance=Nuisance(strength=0.0))._clips(num_states, generator)
         many = clean.map(lambda tensor: tensor.repeat_interleave(num_views, 0))
         assert many.action is not None
-        added = self._realise(many.action, generator).added
+        added = stream._realise(many.action, generator).added
         return (many.x[:, 0, 0] + added[:, 0]).unflatten(0, (num_states, num_views)).unsqueeze(2)
 
     def statistics(self, num_clips: int = 256) -> tuple[float, float]:
@@ -98,7 +98,7 @@ class MovingObject:
 
     def _realise(self, action: Float[Tensor, "b s a"], generator: torch.Generator) -> Realisation:
         std = self.max_step / math.sqrt(3)
-        return self.nuisance.realise(action, size=self.size, generator=generator, action_std=std)
+        return self.nuisance.realise(action, size=self.size, generator=generator, action_std=std, split=self.split)
 
     def _walk(self, num_clips: int, generator: torch.Generator) -> Float[Tensor, "b t 2"]:
         """A random walk reflected at the borders, so that every position stays as likely as any other."""

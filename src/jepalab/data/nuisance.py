@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from jepalab.data.sprites import Split
+from jepalab.data.texture import RESIDUES, TURNS
+
 Coherence = Literal["pixel", "patch", "texture", "image"]
 Driver = Literal["chance", "action"]
 PATCHES = 7
@@ -25,7 +28,7 @@ class Realisation(NamedTuple):
 
     added       [b t h w] what it adds to the picture, strength included.
     parameters  [b t f] its own parameters: the cells' values (pixel, patch), orientation, frequency and phase as sine
-                and cosine (texture), the image's index in [0, 1] (image).
+                and cosine (texture), the image's index among its split's in [0, 1] (image).
     """
 
     added: Float[Tensor, "b t h w"]
@@ -47,7 +50,7 @@ class Nuisance:
                  over the whole frame; "image": a picture out of `images`.
     share        of the frame's area that it covers, a square in the lower right corner when below 1.
     driver       what moves it between frames: "chance", or "action", which makes it controllable.
-    images       [m h w] in [0, 1], for coherence "image".
+    images       [m h w] in [0, 1], for coherence "image"; of every five in a row three train, one validates, one tests.
     """
 
     strength: float = 1.0
@@ -72,11 +75,20 @@ class Nuisance:
             raise ValueError('Give `images` with coherence="image", and only then.')
 
     def realise(
-        self, action: Float[Tensor, "b s a"], *, size: int, generator: torch.Generator, action_std: float = 1.0
+        self,
+        action: Float[Tensor, "b s a"],
+        *,
+        size: int,
+        generator: torch.Generator,
+        action_std: float = 1.0,
+        split: Split = "train",
     ) -> Realisation:
-        """The nuisance of b clips of s + 1 frames of size x size pixels; the action is measured in its own std."""
+        """The nuisance of b clips of s + 1 frames of size x size pixels; the action is measured in its own std.
+
+        split  whose images are taken, where the nuisance is made of images; ValueError if they are fewer than five.
+        """
         uniform = self._latent(action / action_std, size, generator)
-        field = self._field(uniform, size) * self.strength
+        field = self._field(uniform, size, split) * self.strength
         if self.share < 1:
             side = round(math.sqrt(self.share) * size)
             area = torch.zeros(size, size)
@@ -98,7 +110,7 @@ class Nuisance:
             states.append(self.persistence * states[-1] + math.sqrt(1 - self.persistence**2) * push[:, i])
         return torch.special.ndtr(torch.stack(states, 1))
 
-    def _field(self, uniform: Tensor, size: int) -> Tensor:
+    def _field(self, uniform: Tensor, size: int, split: Split) -> Tensor:
         if self.coherence == "pixel":
             return uniform.unflatten(2, (size, size))
         if self.coherence == "patch":
@@ -112,7 +124,13 @@ class Nuisance:
         assert self.images is not None
         if self.images.shape[1:] != (size, size):
             raise ValueError(f"Background images must be {size} x {size}, got {list(self.images.shape[1:])}.")
-        return self.images[(uniform[..., 0] * len(self.images)).long().clamp_max(len(self.images) - 1)]
+        if len(self.images) < TURNS:
+            raise ValueError(
+                f"Wanted at least {TURNS} background images, so that each split has its own, got {len(self.images)}."
+            )
+        every = torch.arange(len(self.images))
+        mine = every[torch.isin(every % TURNS, torch.tensor(RESIDUES[split]))]
+        return self.images[mine[(uniform[..., 0] * len(mine)).long().clamp_max(len(mine) - 1)]]
 
 
 def _grating(uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:

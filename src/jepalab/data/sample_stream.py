@@ -133,6 +133,11 @@ class SampleStream:
         return {"class": carry(self.samples.labels[index], torch.device(self.device)).unsqueeze(1)}
 
 
+def left_out(stream: object) -> str:
+    """`Samples.left_out` of what a stream draws from; nothing for a stream of made things."""
+    return stream.samples.left_out() if isinstance(stream, SampleStream) else ""
+
+
 def _generator(purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:7], "big"))
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import re
 import sys
 import weakref
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,9 +23,11 @@ from torch import Tensor
 from jepalab.data.sprites import SPLITS, Split
 
 NUM_FOR_STATISTICS = 5000
+# Kinds of files, or of reasons, that are counted in one sentence.
+NUM_KINDS = 8
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Samples(ABC):
     """n observations of one shape, as they are stored, with their classes and splits.
 
@@ -31,9 +36,12 @@ class Samples(ABC):
     names    of the classes; none where nothing is labelled.
     splits   [n] 0 train, 1 validation, 2 test.
     skipped  items that could not be read, and why.
+    unread   files of kinds that are not read here, counted by suffix.
     digest   sha256 of what is stored, and of the labels.
     source   what they were read from, in words.
     listing  a JSON file with the items' names; None where they are called 0, 1, 2, ...
+    units    [n] equal numbers belong together and lie in one split; None where each observation stands for itself.
+    unit     what they are, in a word: group, video, recording, ...
     """
 
     labels: Int[Tensor, " n"]
@@ -43,6 +51,9 @@ class Samples(ABC):
     digest: str
     source: str
     listing: Path | None = None
+    unread: Mapping[str, int] = field(default_factory=dict)
+    units: Int[Tensor, " n"] | None = None
+    unit: str = "sample"
 
     @property
     @abstractmethod
@@ -60,6 +71,10 @@ class Samples(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One paragraph: how many, of what, in which splits, what is missing."""
+
+    def __repr__(self) -> str:
+        """What they are, in a sentence: their arrays and names would fill the screen."""
+        return f"<{type(self).__name__}: {self.describe()}>"
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -80,6 +95,10 @@ class Samples(ABC):
     def indices(self, split: Split) -> Int[Tensor, " m"]:
         """Which observations belong to a split, ascending."""
         return (self.splits == SPLITS.index(split)).nonzero().flatten()
+
+    def num_units(self, index: Int[Tensor, " m"]) -> int:
+        """How many of these observations are independent: what was taken of one group or video counts once."""
+        return len(index) if self.units is None else len(self.units[index].unique())
 
     def read(self, index: Int[Tensor, " m"]) -> Shaped[Tensor, "m ..."]:
         """The observations at these places as they are stored, copied.
@@ -145,4 +164,28 @@ class Samples(ABC):
         if self.skipped:
             first, why = next(iter(self.skipped.items()))
             lines.append(f"{len(self.skipped):,} could not be read and are left out, the first: {first} ({why})")
+            lines.append(f"reasons: {_counted(_reasons(self.skipped))}")
+        if self.unread:
+            num = sum(self.unread.values())
+            plural = "s" * (num > 1)
+            lines.append(f"{num:,} file{plural} of kinds that are not read: {_counted(self.unread)}")
         return lines
+
+    def left_out(self) -> str:
+        """A line for each item that could not be read, with its reason, and one for each kind of file that is not."""
+        lines = [f"{name}: {why}" for name, why in self.skipped.items()]
+        kinds = self.unread.items()
+        lines += [f"{num} file{'s' * (num > 1)} {suffix}: a kind that is not read" for suffix, num in kinds]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def _reasons(skipped: Mapping[str, str]) -> Counter[str]:
+    """How many items were left out for each kind of reason, which is its words up to what is one item's own."""
+    plain = (re.sub(r"^\w+(Error|Warning): ", "", why) for why in skipped.values())
+    return Counter(re.sub(r"\d[\d.,]*", "N", re.split(r"[:(,]", why)[0]).strip() or "unknown" for why in plain)
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    shown = sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0]))
+    more = len(shown) - NUM_KINDS
+    return ", ".join(f"{kind} {num:,}" for kind, num in shown[:NUM_KINDS]) + (f", {more} more" if more > 0 else "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +19,13 @@ from torch import Tensor
 
 from jepalab.data import series_arrays
 from jepalab.data.image_cache import default_cache
-from jepalab.data.image_sources import SPLIT_NAMES, UNSPLIT, fingerprint, walk
+from jepalab.data.image_sources import SPLIT_NAMES, UNSPLIT, count_kinds, fingerprint, walk
 from jepalab.data.samples import Samples
 from jepalab.data.series_arrays import Array
 from jepalab.data.series_cache import Kept, in_memory, kept
 from jepalab.data.series_files import SUFFIXES, Columns, Recording, read_recordings
-from jepalab.data.series_windows import Windows, assign_unit_splits, check_enough, cut
+from jepalab.data.series_windows import Windows, check_enough, cut
+from jepalab.data.unit_splits import assign_unit_splits
 
 KINDS = "CSV, parquet or .npy files of series, or a folder of them"
 
@@ -37,7 +38,7 @@ class Cutting(NamedTuple):
     columns: Columns
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Series(Samples):
     """Windows of one length, float32 in their own units, in memory or on the disk.
 
@@ -46,7 +47,6 @@ class Series(Samples):
     groups         [n] whom or what each window was measured on, indices into `group_names`; -1 unknown.
     channel_names  [c].
     rate           samples a second, Hz; None where that is not known.
-    unit           what a split never cuts through: group, recording, part of a recording, window.
     """
 
     values: Float[np.ndarray, "n t c"]
@@ -103,8 +103,9 @@ def open_series(
                   val, test are splits, and where no column has classes, sub-folders do. Or an array: one recording
                   [t c], or n recordings [n t c], which are windows where t is `window`.
     hop           rows from one window to the next; by default `window`, so that none overlap.
-    labels        of an array or one .npy: class numbers [n] or [n t] for [n t c], [t] for [t c], or a .npy of them;
-                  -1 unlabelled. `groups` likewise: numbers of whom or what was measured.
+    labels        of an array or one .npy: class numbers [n] or [n t] for [n t c], [t] for [t c]; or a .npy of them; or
+                  a CSV of numbers or names, a row for each; -1 or blank unlabelled. `groups` likewise: whom or what was
+                  measured.
     label_column  of tables, where it is not called label, labels, class, target or activity.
     group_column  of tables, where it is not called subject, subject_id, group, participant, person, user or patient.
     channels      columns to use, in this order; by default all but labels, groups and clocks (time, timestamp, date,
@@ -129,13 +130,20 @@ def open_series(
     columns = Columns(None if channels is None else tuple(map(str, channels)), label_column, group_column)
     cutting, cache = Cutting(window, hop, columns), cache or default_cache()
     if not isinstance(source, Path) or (source.is_file() and source.suffix.lower() == ".npy"):
-        found, title = _of_array(source, labels, groups, cutting, cache)
+        found, title, unread = *_of_array(source, labels, groups, cutting, cache), {}
     elif labels is not None or groups is not None:
-        raise ValueError("Arrays of labels and groups belong to arrays; those of files are columns, or sub-folders.")
+        raise ValueError(
+            "Labels and groups of their own belong to arrays; those of tables are columns, named by a label column "
+            "and a group column, and labels of a folder may be sub-folders."
+        )
     else:
-        found, title = _of_files(source, cutting, cache)
-    series = series_of(found, title=title, rate=rate, seed=seed)
-    if series.skipped or series.num_classes == 1:
+        found, title, unread = _of_files(source, cutting, cache)
+    series = replace(series_of(found, title=title, rate=rate, seed=seed), unread=unread)
+    if series.group_names:
+        # Other groups are other splits.
+        content = series.digest.encode() + series.splits.numpy().tobytes()
+        series = replace(series, digest=hashlib.sha256(content).hexdigest())
+    if series.skipped or series.unread or series.num_classes == 1:
         print(series.describe(), file=sys.stderr)
     return series
 
@@ -143,7 +151,16 @@ def open_series(
 def series_of(found: Kept, *, title: str, rate: float | None, seed: int) -> Series:
     """Windows with the splits that this seed draws. ValueError where they cannot be split."""
     windows = found.windows
-    splits = assign_unit_splits(windows, title=title, seed=seed)
+    splits = assign_unit_splits(
+        windows.units,
+        codes=windows.codes,
+        names=windows.names,
+        own=windows.own,
+        items=windows.items,
+        unit=windows.unit,
+        title=title,
+        seed=seed,
+    )
     codes = windows.codes.astype(np.int64)
     return Series(
         values=windows.values,
@@ -159,22 +176,29 @@ def series_of(found: Kept, *, title: str, rate: float | None, seed: int) -> Seri
         channel_names=windows.channels,
         rate=rate,
         unit=windows.unit,
+        units=torch.from_numpy(windows.units.view(np.int64)),
     )
 
 
 def _of_array(
     source: Path | Array, labels: Path | Array | None, groups: Path | Array | None, cutting: Cutting, cache: Path
 ) -> tuple[Kept, str]:
-    if cutting.columns.label is not None or cutting.columns.group is not None:
-        raise ValueError("Columns of labels and groups belong to tables; give an array's as `labels` and `groups`.")
+    columns = cutting.columns
+    for what, of, column in (("label", labels, columns.label), ("group", groups, columns.group)):
+        if column is not None and not (isinstance(of, Path) and of.suffix.lower() in series_arrays.TEXT_TABLES):
+            raise ValueError(
+                f"Columns of {what}s belong to tables; an array's come from a file of {what}s, not {column!r}."
+            )
     values, key, title = series_arrays.opened(source)
-    classes, members = (series_arrays.named(of, values, what) for of, what in ((labels, "labels"), (groups, "groups")))
+    classes = series_arrays.named(labels, values, "labels", columns.label)
+    members = series_arrays.named(groups, values, "groups", columns.group)
+    columns = replace(columns, label=None, group=None)
     if values.ndim == 3 and values.shape[1] == cutting.window:
-        ready = series_arrays.as_they_are(values, labels=classes, groups=members, columns=cutting.columns, title=title)
+        ready = series_arrays.as_they_are(values, labels=classes, groups=members, columns=columns, title=title)
         return in_memory(ready), title
 
     def make() -> Windows:
-        recordings = series_arrays.recordings(values, labels=classes, groups=members, columns=cutting.columns)
+        recordings = series_arrays.recordings(values, labels=classes, groups=members, columns=columns)
         return cut(recordings, window=cutting.window, hop=cutting.hop, title=title)
 
     if not isinstance(source, Path):
@@ -183,7 +207,7 @@ def _of_array(
     return kept(f"{key} {cutting}", cache=cache, make=make), title
 
 
-def _of_files(source: Path, cutting: Cutting, cache: Path) -> tuple[Kept, str]:
+def _of_files(source: Path, cutting: Cutting, cache: Path) -> tuple[Kept, str, dict[str, int]]:
     if not source.exists():
         raise ValueError(f"Wanted {KINDS}, but there is no {source}.")
     root = source if source.is_dir() else source.parent
@@ -198,7 +222,8 @@ def _of_files(source: Path, cutting: Cutting, cache: Path) -> tuple[Kept, str]:
         recordings, skipped = _read(root, series, cutting.columns, title)
         return cut(recordings, window=cutting.window, hop=cutting.hop, title=title, skipped=skipped)
 
-    return kept(f"{fingerprint('series', root, series)} {cutting}", cache=cache, make=make), title
+    windows = kept(f"{fingerprint('series', root, series)} {cutting}", cache=cache, make=make)
+    return windows, title, count_kinds(files, known=SUFFIXES)
 
 
 def _read(root: Path, files: list[Path], columns: Columns, title: str) -> tuple[list[Recording], dict[str, str]]:

@@ -11,11 +11,24 @@ import numpy as np
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from jepalab.data.image_labels import GROUP_COLUMNS
 from jepalab.data.image_sources import UNSPLIT, fingerprint
-from jepalab.data.series_files import Coded, Columns, Recording, as_recording, checked_array, coded_column, read_array
-from jepalab.data.series_windows import ROWS_AT_ONCE, Windows, check_channels, check_enough, known_names, number_of
+from jepalab.data.series_files import (
+    LABEL_COLUMNS,
+    Coded,
+    Columns,
+    Recording,
+    as_recording,
+    checked_array,
+    coded_column,
+    read_array,
+    read_column,
+)
+from jepalab.data.series_windows import ROWS_AT_ONCE, Windows, check_channels, check_enough, known_names
+from jepalab.data.unit_splits import number_of
 
 Array = np.ndarray | Tensor
+TEXT_TABLES = {".csv", ".tsv"}
 
 
 def opened(source: Path | Array) -> tuple[Shaped[np.ndarray, "*shape"], str, str]:
@@ -43,25 +56,40 @@ class Named(NamedTuple):
     names: list[str]
 
 
-def named(numbers: Path | Array | None, values: Shaped[np.ndarray, "*shape"], what: str) -> Named:
-    """Numbers of classes or groups of an array [t], [t c] or [n t c]. ValueError if they do not fit it."""
+def named(numbers: Path | Array | None, values: Shaped[np.ndarray, "*shape"], what: str, column: str | None) -> Named:
+    """Numbers or names of classes or groups of an array [t], [t c] or [n t c].
+
+    numbers  an array, a .npy file of one, or a CSV file with a row for each; `column` says which of its columns, where
+             there are several and none is called as usual.
+
+    Raises:
+        ValueError: they do not fit the array, or some row is in no group.
+    """
     num = len(values) if values.ndim == 3 else 1
     if numbers is None:
         return Named(np.full((num, 1), -1), [])
-    if isinstance(numbers, Path):
-        try:
-            numbers = np.load(numbers, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"Wanted {what} of an array in a .npy file, but it cannot be read: {error}.") from error
-    found = _plain(numbers)
+    found = _column_of(numbers, what, column) if isinstance(numbers, Path) else _plain(numbers)
     shapes = [values.shape[:1], values.shape[:2]] if values.ndim == 3 else [values.shape[:1]]
-    if found.shape not in shapes or found.dtype.kind not in "iu":
+    is_table = isinstance(numbers, Path) and numbers.suffix.lower() in TEXT_TABLES
+    if found.shape not in shapes or not (is_table or found.dtype.kind in "iu"):
         shown = " or ".join(str(list(shape)) for shape in shapes)
-        raise ValueError(f"Wanted {what} as whole numbers {shown}, got {found.dtype} {list(found.shape)}.")
-    if what == "groups" and (found < 0).any():
-        raise ValueError(f"Wanted a group for everything, but {(found < 0).sum()} are negative; leave these out.")
+        kinds = "a row for each of" if is_table else "whole numbers"
+        raise ValueError(f"Wanted {what} as {kinds} {shown}, got {found.dtype} {list(found.shape)}.")
     codes, names = coded_column(found.ravel(), what)
+    if what == "groups" and (codes < 0).any():
+        raise ValueError(
+            f"Wanted a group for everything, but {(codes < 0).sum()} are blank or negative; leave these out."
+        )
     return Named(codes.reshape(num, -1), names)
+
+
+def _column_of(path: Path, what: str, column: str | None) -> Shaped[np.ndarray, "*shape"]:
+    try:
+        if path.suffix.lower() not in TEXT_TABLES:
+            return np.load(path, allow_pickle=False)
+        return read_column(path, column, LABEL_COLUMNS if what == "labels" else GROUP_COLUMNS)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"Wanted {what} of an array in {path}, a .npy or CSV file, but {error}.") from error
 
 
 def recordings(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from jepalab.data.image_labels import GROUP_COLUMNS
 from jepalab.data.image_sources import UNSPLIT
 
 TABLES = {".csv", ".tsv", ".parquet"}
@@ -19,7 +20,6 @@ SUFFIXES = TABLES | {".npy"}
 # Columns that are found without being named; a clock or a row number is no measurement, and would tell where a window
 # lies in its recording.
 LABEL_COLUMNS = {"label", "labels", "class", "target", "activity"}
-GROUP_COLUMNS = {"subject", "subject_id", "group", "participant", "person", "user", "patient"}
 CLOCK_COLUMNS = {"", "time", "timestamp", "date", "datetime", "index", "sequence", "unnamed: 0"}
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
 # Rows of a CSV file that are held as text at a time.
@@ -160,6 +160,15 @@ def coded_column(column: Column, name: str) -> Coded:
     codes = np.full(len(column), -1)
     codes[known] = place
     return Coded(codes, spoken)
+
+
+def read_column(path: Path, wanted: str | None, usual: set[str]) -> Column:
+    """The column of a CSV file that has this name, or a usual one, or is the only one. ValueError where none is."""
+    table = _csv(path)
+    name = _found(table, wanted, usual, "column", set()) or (next(iter(table)) if len(table) == 1 else None)
+    if name is None:
+        raise ValueError(f"which of its columns is meant cannot be told: {list(table)}; name it")
+    return table[name]
 
 
 def _found(table: dict[str, Column], wanted: str | None, usual: set[str], what: str, channels: set[str]) -> str | None:

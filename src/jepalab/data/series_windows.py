@@ -1,4 +1,4 @@
-"""Recordings cut into windows of one length, and which of them train, validate and test.
+"""Recordings cut into windows of one length, and what of them belongs together.
 
 A window lies in one recording and on one group; it has a class where all its rows have that class. What is split is
 never a window by itself but all that belong together, so that no two splits share a subject, a recording or a row.
@@ -6,20 +6,18 @@ never a window by itself but all that belong together, so that no two splits sha
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Int8, UInt64
+from jaxtyping import Float, Int, UInt64
 
 from jepalab.data.image_cache import coded, forget_pages
 from jepalab.data.series_files import Coded, Recording
+from jepalab.data.unit_splits import number_of
 
-# A fifth, not the tenth of pictures: subjects and recordings are few.
-HELD_OUT = 0.2
 # A recording too lonely to be split as a whole becomes up to so many parts, of at least so many windows each.
 NUM_PARTS = 50
 WINDOWS_OF_A_PART = 4
@@ -144,12 +142,6 @@ def known_names(codes: Int[np.ndarray, " n"], names: list[str]) -> tuple[Int[np.
     return np.where(codes < 0, -1, np.searchsorted(used, codes)), [names[i] for i in used]
 
 
-def number_of(content: bytes | np.ndarray) -> int:
-    """A number of 64 bits, equal for equal content."""
-    plain = content if isinstance(content, bytes) else np.ascontiguousarray(content).tobytes()
-    return int.from_bytes(hashlib.blake2b(plain, digest_size=8).digest(), "little")
-
-
 def check_enough(num: int, skipped: dict[str, str], what: str, title: str) -> None:
     """ValueError if nothing is kept, or more is left out than kept."""
     if num and len(skipped) <= num:
@@ -167,50 +159,6 @@ def check_channels(values: Float[np.ndarray, "n w c"], channels: list[str], titl
         forget_pages(values)
     if stuck := [f"{channels[i]!r} is {low[i]:g}" for i in np.flatnonzero(low == high)]:
         raise ValueError(f"In {title} some channels never change ({', '.join(stuck)}); leave them out with `channels`.")
-
-
-def assign_unit_splits(windows: Windows, *, title: str, seed: int) -> Int8[np.ndarray, " n"]:
-    """0 train, 1 validation, 2 test for each window; what belongs together shares a split.
-
-    A source's own test split stays the test split, or its own validation split where it has no test; validation is its
-    own, or a fifth of the rest. Without one, a fifth tests and a fifth validates. A fifth is one of the groups (or
-    recordings, or parts) that hold a class, for each class, the rarest first; the hash of a group's name or of a
-    recording's content decides with the seed. What holds no class trains, unless nothing is labelled: then all are one
-    class here.
-    """
-    distinct, first, place = np.unique(windows.units, return_index=True, return_inverse=True)
-    own = np.maximum(windows.own, 0)
-    splits = own[first].astype(np.int8)
-    if len(torn := np.flatnonzero(splits[place] != own)):
-        raise ValueError(
-            f"The {windows.unit} of {windows.items[torn[0]]} lies in two splits of {title}, so that testing would be "
-            "on what was trained on; move its files together."
-        )
-    has_test, has_validation = bool((splits == 2).any()), bool((splits == 1).any())
-    if has_validation and not has_test:
-        splits[splits == 1] = 2
-    to_draw = [] if has_test and has_validation else [1] if has_test or has_validation else [1, 2]
-    is_free = splits == 0
-    strata = windows.codes if windows.names else np.zeros_like(windows.codes)
-    names = [f"class {name!r}" for name in windows.names] or ["the unlabelled set"]
-    holds = np.zeros((len(distinct), len(names)), dtype=bool)
-    holds[place[strata >= 0], strata[strata >= 0]] = True
-    order = np.array(sorted(range(len(distinct)), key=lambda i: number_of(f"{seed} {distinct[i]}".encode())))
-    for stratum in np.argsort((holds & is_free[:, None]).sum(axis=0), kind="stable"):
-        holders = order[(holds[:, stratum] & is_free)[order]]
-        num = max(1, round(HELD_OUT * len(holders)))
-        for split in to_draw:
-            rest = holders[splits[holders] == 0]
-            # One is left for training, always.
-            wanted = min(num - int((splits[holders] == split).sum()), len(rest) - 1)
-            splits[rest[: max(0, wanted)]] = split
-        if not set(splits[holders].tolist()) >= {0, *to_draw}:
-            raise ValueError(
-                f"Of {title}, {names[stratum]} is in {len(holders)} {windows.unit}(s) to train on and hold out, too "
-                f"few for a split by {windows.unit}; wanted at least {1 + len(to_draw)}, better 10. Record more, or "
-                "leave the class out."
-            )
-    return splits[place]
 
 
 def _by_group(groups: list[Int[np.ndarray, " _"]], hashes: list[int]) -> Iterator[_Stretch]:

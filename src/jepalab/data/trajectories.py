@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -69,7 +69,18 @@ class TrajectoryStream:
 
     def held_out(self, split: Split, num_clips: int) -> Batch:
         """Windows of a split, the same for the same number and seed, with the actions as they were taken."""
-        return self._draw(split, num_clips, self._generator(f"held out {split}", num_clips))
+        return self.recorded[split].read(self.held_out_windows(split, num_clips), self.num_frames)
+
+    def held_out_windows(self, split: Split, num_clips: int) -> Int[Tensor, " b"]:
+        """The numbers of the windows that `held_out` reads."""
+        return self._windows(split, num_clips, self._generator(f"held out {split}", num_clips))
+
+    def judged_on(self, split: Split) -> TrajectoryStream:
+        """The same stream with that split in the place of the test: what chooses settings must not have seen the test.
+
+        Held-out clips, and the starts and goals that are taken from stored episodes, are then of that split.
+        """
+        return replace(self, recorded={**self.recorded, "test": self.recorded[split]})
 
     def statistics(self, num_clips: int = 256) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the pixels of each channel, from training windows."""
@@ -77,9 +88,10 @@ class TrajectoryStream:
         return x.mean(1).tolist(), x.std(1).clamp_min(1e-6).tolist()
 
     def _draw(self, split: Split, num: int, generator: torch.Generator) -> Batch:
-        trajectories = self.recorded[split]
-        windows = torch.randint(trajectories.num_windows(self.num_frames), (num,), generator=generator)
-        return trajectories.read(windows, self.num_frames)
+        return self.recorded[split].read(self._windows(split, num, generator), self.num_frames)
+
+    def _windows(self, split: Split, num: int, generator: torch.Generator) -> Int[Tensor, " b"]:
+        return torch.randint(self.recorded[split].num_windows(self.num_frames), (num,), generator=generator)
 
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         key = f"{purpose} {number} {self.seed}".encode()

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from jepalab.envs.chance import Purpose, normals, uniforms
+from jepalab.envs.drawing import draw_dots
 from jepalab.envs.environment import Environment, PointState, State
 from jepalab.planners.planner import Bounds
 
@@ -26,7 +27,8 @@ class Changed(Generic[S]):
     noise       deviation of normal noise on every pixel, new at every step; where states bear no key, another for
                 every state.
     brightness  by which every pixel is multiplied.
-    tint        added to the first channel, where the moving thing is.
+    tint        share of the moving point that goes over from the first channel to the next, which gives it another
+                colour and leaves all else; in worlds of others, where nobody says where it is, added to the first.
     """
 
     env: Environment[S]
@@ -35,6 +37,8 @@ class Changed(Generic[S]):
     tint: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.tint <= 1:
+            raise ValueError(f"Wanted a tint from 0 to 1, got {self.tint}.")
         if self.noise < 0 or self.brightness < 0:
             raise ValueError(f"Wanted noise and brightness of at least 0, got {self.noise} and {self.brightness}.")
 
@@ -59,7 +63,7 @@ class Changed(Generic[S]):
         """The pictures, changed and cut to [0, 1]."""
         x = self.env.render(state) * self.brightness
         if self.tint:
-            x = torch.cat([x[:, :1] + self.tint, x[:, 1:]], 1)
+            x = self._tinted(state, x)
         if self.noise:
             x = x + self.noise * self._noise(state, x)
         return x.clamp(0, 1)
@@ -75,6 +79,13 @@ class Changed(Generic[S]):
 
     def success(self, state: S, goal: S, *, radius: float) -> Bool[Tensor, " n"]:
         return self.env.success(state, goal, radius=radius)
+
+    def _tinted(self, state: S, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        first, others = x[:, :1], x[:, 1:]
+        if not isinstance(state, PointState) or not others.shape[1]:
+            return torch.cat([first + self.tint, others], 1)
+        moved = self.tint * self.brightness * draw_dots(state.position, size=x.shape[-1])[:, None]
+        return torch.cat([first - moved, others[:, :1] + moved, others[:, 1:]], 1)
 
     def _noise(self, state: S, x: Tensor) -> Tensor:
         num = x[0].numel()

@@ -11,14 +11,13 @@ from jepalab.envs.geometry import Arena
 DOT_STD = 1.3  # pixels, as in PLDM (arXiv 2502.14819)
 
 
-def draw_dots(position: Float[Tensor, "n 2"], *, size: int, std: float = DOT_STD) -> Float[Tensor, "n h w"]:
-    """exp(-r^2 / (2 std^2)) around each position (x, y): a Gaussian in two dimensions is one along x times one along y.
-
-    It is 1 at its middle.
-    """
+def draw_dots(
+    position: Float[Tensor, "n 2"], *, size: int, std: float = DOT_STD, peak: float = 1.0
+) -> Float[Tensor, "n h w"]:
+    """peak exp(-r^2 / (2 std^2)) around each position (x, y), the product of a Gaussian along x and one along y."""
     pixels = torch.arange(size, device=position.device)
     across = (-0.5 * ((position[..., None] - pixels) / std) ** 2).exp()
-    return across[:, 1, :, None] * across[:, 0, None, :]
+    return (peak * across[:, 1, :, None]) * across[:, 0, None, :]
 
 
 def draw_boxes(boxes: Float[Tensor, "n k 4"], *, size: int) -> Float[Tensor, "n h w"]:

@@ -6,7 +6,7 @@ gymnasium and the worlds are imported only when asked for: `pip install "jepalab
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal
@@ -203,6 +203,12 @@ class Worlds:
 
     def factors(self, state: WorldState) -> dict[str, Tensor]:
         return {name: state.truth[:, part] for name, part in self._simulators[0].parts.items()}
+
+    def as_if(self, state: WorldState, other: WorldState, *, part: str) -> WorldState:
+        """The states with that part of what is true as in `other`: to be judged, not to be gone on from."""
+        truth, where = state.truth.clone(), self._simulators[0].parts[part]
+        truth[:, where] = other.truth[:, where]
+        return replace(state, truth=truth)
 
     def distance(self, state: WorldState, goal: WorldState) -> Float[Tensor, " n"]:
         return self._simulators[0].distance(state.truth, goal.truth)

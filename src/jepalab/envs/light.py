@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,9 @@ from jepalab.envs.drawing import draw_boxes
 class Light:
     """A small square that is bright when on.
 
-    flip             probability that it changes by itself at a step; at 0.5 it cannot be predicted.
+    flip             probability that it changes by itself when it may; at 0.5 it cannot be predicted.
+    hold             steps from one time that it may change by itself to the next: with more than 1 it matters for
+                     longer than one step, and can be foretold within them.
     contrast         brightness when on minus when off, in (0, 1]: 0.5 + contrast / 2 against 0.5 - contrast / 2.
     opens_a_door     on: the upper of two doors is open, off: the lower one. Otherwise both are. Doors are drawn alike
                      whether open or closed, so that nothing but the light tells.
@@ -25,14 +28,20 @@ class Light:
     """
 
     flip: float = 0.0
+    hold: int = 1
     contrast: float = 1.0
     opens_a_door: bool = False
     changes_when_hit: bool = False
     place: tuple[float, float] = (10.0, 10.0)
 
     def __post_init__(self) -> None:
-        if not (0 <= self.flip <= 1 and 0 < self.contrast <= 1):
-            raise ValueError(f"A light needs flip in [0, 1] and contrast in (0, 1], got {self}.")
+        if not (0 <= self.flip <= 1 and 0 < self.contrast <= 1 and self.hold >= 1):
+            raise ValueError(f"A light needs flip in [0, 1], contrast in (0, 1] and hold >= 1, got {self}.")
+
+    @property
+    def steps_to_change(self) -> float:
+        """How many steps pass in the mean until it changes by itself; infinite where it never does."""
+        return self.hold / self.flip if self.flip else math.inf
 
     def first(self, key: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Whether it is on when an episode begins: as often as not."""
@@ -48,7 +57,7 @@ class Light:
         after: Float[Tensor, "n 2"],
     ) -> Bool[Tensor, " n"]:
         """Whether it is on at `clock`, when the agent has gone from `before` to `after`."""
-        changes = uniforms(key, Purpose.LIGHT, clock, num=1)[:, 0] < self.flip
+        changes = (uniforms(key, Purpose.LIGHT, clock, num=1)[:, 0] < self.flip) & (clock % self.hold == 0)
         if self.changes_when_hit:
             changes = changes ^ (self._touches(after) & ~self._touches(before))
         return is_on ^ changes

@@ -5,6 +5,7 @@ An implementation of our own for many environments at once, with what experiment
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -27,6 +28,8 @@ from jepalab.planners.planner import Bounds
 EB_JEPA_RADIUS, PLDM_RADIUS = 4.5, 2**0.5
 Rooms = Literal["same", "different", "any"]
 CANDIDATES = 32  # pairs drawn for each one that is wanted
+JUMP = 10.0  # pixels: farther than four steps lead
+REWARD_UNIT = 10.0  # pixels: rewards then differ by about one
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ class TwoRooms:
     Pictures are [n 2 size size]: the dot, a Gaussian whose middle is 1, and the walls. Television and light are added
     to the dot's channel, where they cost as many pixels as they cover: see `overlay`.
 
-    max_norm  of an action, in pixels; longer ones are shortened to it.
-    dot_std   in pixels.
+    max_norm    of an action, in pixels; longer ones are shortened to it.
+    dot_std     in pixels.
+    brightness  of the dot's middle, in (0, 1].
     """
 
     layouts: Layouts = field(default_factory=Layouts.fixed)
@@ -62,8 +66,11 @@ class TwoRooms:
     light: Light | None = None
     max_norm: float = 2.45
     dot_std: float = DOT_STD
+    brightness: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.brightness <= 1:
+            raise ValueError(f"Wanted the dot's brightness in (0, 1], got {self.brightness}.")
         if not (self.max_norm > 0 and self.dot_std > 0):
             raise ValueError(f"Wanted max_norm and dot_std above 0, got {self.max_norm} and {self.dot_std}.")
         if self.light is not None and self.light.opens_a_door and len(self.layouts.doors) != 2:
@@ -115,8 +122,8 @@ class TwoRooms:
         fits = torch.ones_like(same) if rooms == "any" else same if rooms == "same" else ~same
         start, goal = far_apart(starts, goals, fits, min_distance=min_distance)
         begin, end = self.place(start, layout, key), self.place(goal, layout, goal_key)
-        if self.light is not None and self.light.flip == 0 and not self.light.changes_when_hit:
-            end = replace(end, is_on=begin.is_on)  # the only light that this episode can show
+        if self.light is not None and self.light.flip == 0:
+            end = replace(end, is_on=begin.is_on)  # the only light that this episode can show, unless the agent acts
         return begin, end
 
     def step(self, state: RoomState, action: Float[Tensor, "n 2"]) -> RoomState:
@@ -134,7 +141,7 @@ class TwoRooms:
     def render(self, state: RoomState) -> Float[Tensor, "n 2 h w"]:
         """The dot in channel 0, walls and border in channel 1."""
         size, arena = self.layouts.size, self.layouts.arena
-        dots = draw_dots(state.position, size=size, std=self.dot_std)
+        dots = draw_dots(state.position, size=size, std=self.dot_std, peak=self.brightness)
         if self.television is not None:
             if state.screen is None:
                 raise ValueError(
@@ -143,8 +150,12 @@ class TwoRooms:
             dots = overlay(dots, self.television.draw(state.screen, arena, size=size))
         if self.light is not None and state.is_on is not None:
             dots = overlay(dots, self.light.draw(state.is_on, size=size))
-        walls = draw_boxes(self.layouts.walls(state.layout), size=size).maximum(frame(arena, size=size).to(dots))
-        return torch.stack([dots, walls], 1)
+        # Many environments share their walls, above all the frames of a walk.
+        distinct, which = self.layouts.walls(state.layout).unique(dim=0, return_inverse=True)
+        walls = draw_boxes(distinct, size=size).maximum(frame(arena, size=size).to(dots))
+        pictures = dots.new_empty(len(dots), 2, size, size)
+        pictures[:, 0], pictures[:, 1] = dots, walls if len(walls) == 1 else walls[which]
+        return pictures
 
     def proprioception(self, state: RoomState) -> Float[Tensor, "n 0"]:
         """Nothing: the picture shows all there is."""
@@ -166,9 +177,24 @@ class TwoRooms:
             found["television"] = torch.nn.functional.adaptive_avg_pool2d(state.screen, 4).flatten(1)
         return found
 
+    def reward(self, state: RoomState) -> Float[Tensor, " n"]:
+        """Minus the distance to the middle of the nearest door that is open, in units of REWARD_UNIT pixels."""
+        doors = torch.stack([state.layout.wall[:, None].expand_as(state.layout.doors), state.layout.doors], -1)
+        away = (doors - state.position[:, None]).norm(dim=2)
+        if self.light is not None and self.light.opens_a_door and state.is_on is not None:
+            away = away.masked_fill(~self.light.open_doors(state.is_on), torch.inf)
+        return -away.amin(1) / REWARD_UNIT
+
     def distance(self, state: RoomState, goal: RoomState) -> Float[Tensor, " n"]:
-        """Length of the shortest way in pixels, through a door if need be; infinite if the only one is closed."""
-        return self.roadmap(state).distance(state.position, goal.position)
+        """Length of the shortest way in pixels, through a door if need be; infinite if the only one is closed for good.
+
+        To wait until chance opens a door is as long as `wait`, so that where it does so at every other step, a closed
+        door is hardly farther than an open one, and where it seldom does, the way leads through the one that is open.
+        """
+        way = self.roadmap(state).distance(state.position, goal.position)
+        if math.isinf(self.wait):
+            return way
+        return way.minimum(self.open_roadmap(state).distance(state.position, goal.position) + self.wait)
 
     def success(self, state: RoomState, goal: RoomState, *, radius: float = EB_JEPA_RADIUS) -> Bool[Tensor, " n"]:
         """Whether the goal is nearer than `radius` pixels, as the crow flies: as the papers have it."""
@@ -182,12 +208,39 @@ class TwoRooms:
         """The ways there are as long as no door opens or closes, see `survey`."""
         return survey(self.obstacles(state), self.layouts.arena, clearance=clearance)
 
+    def open_roadmap(self, state: RoomState, *, clearance: float = 0.0) -> Roadmap:
+        """The ways there would be if all doors were open."""
+        return survey(self.layouts.walls(state.layout), self.layouts.arena, clearance=clearance)
+
+    @property
+    def wait(self) -> float:
+        """How far one could go, in pixels, while a closed door is waited for; infinite if chance opens none."""
+        if self.light is None or not self.light.opens_a_door:
+            return math.inf
+        return self.max_norm * self.light.steps_to_change
+
     def obstacles(self, state: RoomState) -> Float[Tensor, "n k 4"]:
         """What is in the dot's way: the wall, and the door that the light has closed."""
         walls = self.layouts.walls(state.layout)
         if self.light is None or not self.light.opens_a_door or state.is_on is None:
             return walls
         return torch.cat([walls, self.layouts.closed_doors(state.layout, self.light.open_doors(state.is_on))], 1)
+
+    def elsewhere(self, state: RoomState, generator: torch.Generator) -> RoomState:
+        """The same states, but the dot is more than JUMP pixels away, two of its deviations off every wall."""
+        lucky = torch.rand(len(state), CANDIDATES, 3, generator=generator)
+        places = self.somewhere(state.layout, lucky, margin=2 * self.dot_std)
+        far = (places - state.position[:, None]).norm(dim=2) > JUMP
+        return replace(state, position=places[torch.arange(len(state)), far.int().argmax(1)])
+
+    def recoloured(self) -> TwoRooms:
+        """The same rooms with a dot half as bright; walls, television and light stay as they are."""
+        return replace(self, brightness=self.brightness / 2)
+
+    def is_blocked(self, state: RoomState, action: Float[Tensor, "n 2"]) -> Bool[Tensor, " n"]:
+        """Whether a wall, a closed door or the border is in the action's way."""
+        motion = shorten(action, max_norm=self.max_norm)
+        return sweep(state.position, motion, self.obstacles(state), self.layouts.arena).share < 1
 
     def somewhere(self, layout: Layout, lucky: Float[Tensor, "n *k 3"], *, margin: float) -> Float[Tensor, "n *k 2"]:
         """Positions in either room, uniform over both, out of uniform numbers, `margin` pixels off all walls."""

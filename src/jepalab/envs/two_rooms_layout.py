@@ -73,6 +73,11 @@ class Layouts:
         return cls()
 
     @classmethod
+    def narrow_door(cls) -> Layouts:
+        """As `fixed` with a door 9 pixels wide, as EB-JEPA and PLDM have it."""
+        return cls(door_half=4)
+
+    @classmethod
     def random_door(cls) -> Layouts:
         """The wall in the middle, the door anywhere at least 20 pixels from the edges."""
         return cls(doors=((20, 44),))
@@ -83,9 +88,19 @@ class Layouts:
         return cls(wall=(20, 44), doors=((20, 44),))
 
     @classmethod
+    def random_wall_narrow_door(cls) -> Layouts:
+        """As `random_wall` with a door 9 pixels wide, as EB-JEPA has it."""
+        return cls(wall=(20, 44), doors=((20, 44),), door_half=4)
+
+    @classmethod
     def two_doors(cls) -> Layouts:
         """The wall in the middle with two doors 9 pixels wide, for a light that opens one of them."""
         return cls(doors=((18, 18), (46, 46)), door_half=4)
+
+    @property
+    def door_width(self) -> int:
+        """Of each door, in pixels."""
+        return 2 * self.door_half + 1
 
     @property
     def arena(self) -> Arena:

@@ -65,16 +65,27 @@ def expert_walks(
 
 
 class _Steering:
-    """Where to go from a state to reach the goal. The ways are surveyed once, unless a light opens and closes them."""
+    """Where to go from a state to reach the goal. The ways are surveyed once, unless a light opens and closes them.
+
+    Where chance opens a door again, the way leads to a closed one if to wait there is shorter, see `TwoRooms.distance`.
+    """
 
     def __init__(self, rooms: TwoRooms, start: RoomState, goal: Float[Tensor, "n 2"]) -> None:
         self._rooms, self._goal = rooms, goal
         self._ways = self._survey(start)
+        self._open = rooms.open_roadmap(start, clearance=CLEARANCE) if math.isfinite(rooms.wait) else None
         self._doors_move = rooms.light is not None and rooms.light.opens_a_door
 
     def __call__(self, state: RoomState) -> Float[Tensor, " n"]:
         ways = self._survey(state) if self._doors_move else self._ways
-        return bearing(ways.waypoint(state.position, self._goal) - state.position)
+        ahead = ways.waypoint(state.position, self._goal)
+        if self._open is not None:
+            waits = self._length(self._open, state) + self._rooms.wait < self._length(ways, state)
+            ahead = torch.where(waits[:, None], self._open.waypoint(state.position, self._goal), ahead)
+        return bearing(ahead - state.position)
+
+    def _length(self, ways: Roadmap, state: RoomState) -> Float[Tensor, " n"]:
+        return ways.distance(state.position, self._goal)
 
     def _survey(self, state: RoomState) -> Roadmap:
         return self._rooms.roadmap(state, clearance=CLEARANCE)

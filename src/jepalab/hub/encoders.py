@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.frames import FrameDifferences, FramesAsPatches
 from jepalab.backbones.pca import PixelPCA
+from jepalab.backbones.pooled import PooledPixels
 from jepalab.backbones.resnet import ResNet
 from jepalab.backbones.vit import ViT
 from jepalab.dist import seeded
@@ -26,7 +27,8 @@ from jepalab.types import Encoder
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 KINDS: dict[str, type[Encoder]] = {
-    kind.__name__: kind for kind in (ViT, ResNet, ConvEncoder, FramesAsPatches, FrameDifferences, PixelPCA)
+    kind.__name__: kind
+    for kind in (ViT, ResNet, ConvEncoder, FramesAsPatches, FrameDifferences, PixelPCA, PooledPixels)
 }
 
 

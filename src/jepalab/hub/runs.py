@@ -50,6 +50,14 @@ def save_encoders(objective: Objective, folder: Path, *, stream: Stream | None =
     return [name for name in every if name not in found]
 
 
+def put_first(run: Path, name: str) -> None:
+    """From here on `load` takes this encoder of the run, where it was saved."""
+    names = [*find_encoders(run)]
+    if name in names:
+        ordered = [name, *(other for other in names if other != name)]
+        write_folder(run / FOLDER, {NAMES: json.dumps({"names": ordered}).encode()})
+
+
 def load(path: str | Path, *, encoder: str | None = None) -> Encoder:
     """A trained encoder as a plain module, on the CPU, in evaluation mode and without gradients.
 

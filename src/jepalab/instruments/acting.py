@@ -6,32 +6,23 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from jepalab.dist import Precision
+from jepalab.dist import Precision, keep_freed_memory
 from jepalab.envs.environment import Environment, State
-from jepalab.planners.costs import OverTime, at_the_end, distance_to, read_out
-from jepalab.planners.planner import Bounds, Cost, Planned, Planner
+from jepalab.instruments.effort import Effort, Meter
+from jepalab.planners.costs import OverTime, Read, at_the_end, control_penalty, distance_to, read_out
+from jepalab.planners.planner import Bounds, Cost, Planner
 from jepalab.types import WorldModel
 
 Act = Callable[[State], Float[Tensor, "n a"]]
 MOST_EPISODES = 4_096
 AT_ONCE = 50_000_000  # numbers that are imagined together: states that are pictures would not fit into memory
-
-
-@dataclass
-class Effort:
-    """What acting took: imagined steps, calls of a model, what each search found, and at which step it was made."""
-
-    imagined_steps: int = 0
-    model_calls: int = 0
-    searches: list[Planned] = field(default_factory=list)
-    searched_at: list[int] = field(default_factory=list)
 
 
 @runtime_checkable
@@ -88,19 +79,22 @@ class Imagination:
     """A world model's foresight: how far what it imagines stays from its embedding of the goal.
 
     read       what of embeddings is compared instead: a probed state, decoded pixels. [e s h d] to [e s h f].
+    penalty    what the sum of the squared actions counts beside the distance.
     history    frames that the model is given, as many as there are yet at the start of an episode.
     precision  "bf16" runs the model's matrix products in bfloat16.
     """
 
     model: WorldModel
     over_time: OverTime = at_the_end
-    read: Callable[[Tensor], Tensor] | None = None
+    read: Read | None = None
+    penalty: float = 0.0
     history: int = 1
     frameskip: int = 1
     precision: Precision = "fp32"
 
     def begin(self, env: Environment, goal: State, effort: Effort) -> Callable[[State, Tensor | None], Cost]:
-        z_goal = self._look(env, goal)
+        looking = Meter(effort, num=1)
+        z_goal = self._look(env, goal, looking)
         target = z_goal if self.read is None else self.read(z_goal[:, None, None])[:, 0, 0]
         seen: list[Tensor] = []
         done: list[Tensor] = []
@@ -108,7 +102,7 @@ class Imagination:
         def foresee(state: State, before: Tensor | None) -> Cost:
             if before is not None:
                 done.append(before)
-            seen.append(self._look(env, state))
+            seen.append(self._look(env, state, looking))
             del seen[: -self.history], done[: len(done) - len(seen) + 1]
             z = torch.stack(seen, 1)
             past = torch.stack(done, 1) if done else z.new_zeros(len(z), 0, self.frameskip * len(env.bounds.low))
@@ -116,7 +110,8 @@ class Imagination:
             def cost(action: Float[Tensor, "e s h a"]) -> Float[Tensor, "e s"]:
                 effort.model_calls += 1
                 effort.imagined_steps += action.shape[0] * action.shape[1] * action.shape[2]
-                together = max(1, AT_ONCE // (action.shape[1] * action.shape[2] * z.shape[-1]))
+                width = max(z.shape[-1], target.shape[-1])
+                together = max(1, AT_ONCE // (action.shape[1] * action.shape[2] * width))
                 parts = zip(*(each.split(together) for each in (target, z, past, action)), strict=True)
                 return torch.cat([self._judge(*part) for part in parts])
 
@@ -127,18 +122,24 @@ class Imagination:
     def _judge(self, target: Tensor, z: Tensor, past: Tensor, action: Tensor) -> Float[Tensor, "e s"]:
         """What the candidates of some environments cost."""
 
-        def imagine(action: Float[Tensor, "e s h a"]) -> Float[Tensor, "e s h d"]:
-            with self._autocast(action):
-                return self.model.rollout(z, past, action)
+        def imagine(_: Float[Tensor, "e s h a"]) -> Float[Tensor, "e s h d"]:
+            return path
 
+        with self._autocast(action):
+            path = self.model.rollout(z, past, action)
+        counted = action
+        if self.over_time is at_the_end:  # what nobody asks for need be neither read nor compared
+            path, counted = path[:, :, -1:], action[:, :, -1:]
         imagined = imagine if self.read is None else read_out(imagine, self.read)
-        return distance_to(target, imagined, over_time=self.over_time)(action)
+        distance = distance_to(target, imagined, over_time=self.over_time)(counted)
+        return distance if self.penalty == 0 else distance + control_penalty(self.penalty)(action)
 
     @torch.no_grad()
-    def _look(self, env: Environment, state: State) -> Float[Tensor, "n d"]:
+    def _look(self, env: Environment, state: State, looking: Meter) -> Float[Tensor, "n d"]:
         x, felt = env.render(state)[:, None], env.proprioception(state)
         with self._autocast(x):
-            return self.model.encode(x, felt[:, None] if felt.shape[-1] else None)[:, 0].float()
+            z = looking(lambda: self.model.encode(x, felt[:, None] if felt.shape[-1] else None))
+            return z[:, 0].float()
 
     def _autocast(self, like: Tensor) -> Any:
         wanted = self.precision == "bf16"
@@ -163,9 +164,11 @@ class Simulation:
                 effort.imagined_steps += action.shape[0] * action.shape[1] * action.shape[2]
                 num = action.shape[1]
                 copies, goals, ways = state.blind().repeat(num), goal.blind().repeat(num), []
-                for each in action.flatten(0, 1).unflatten(-1, (self.frameskip, -1)).flatten(1, 2).unbind(1):
+                taken = action.flatten(0, 1).unflatten(-1, (self.frameskip, -1)).flatten(1, 2).unbind(1)
+                for number, each in enumerate(taken, 1):
                     copies = env.step(copies, each)
-                    ways.append(env.distance(copies, goals))
+                    if number == len(taken) or self.over_time is not at_the_end:  # a way is longer to find than a step
+                        ways.append(env.distance(copies, goals))
                 return self.over_time(torch.stack(ways, -1).unflatten(0, (-1, num)))
 
             return cost
@@ -201,6 +204,7 @@ class PlanningAgent:
         # The norm is that of each action of a block, which the planner, who sees blocks, cannot know.
         bounds = each if skip == 1 else Bounds(each.low.repeat(skip), each.high.repeat(skip))
         foresee = self.foresight.begin(env, goal, effort)
+        searching = Meter(effort, num=self.foresight.history)  # the longer the history, the more a search computes
         left, num_acted = torch.zeros(len(goal), self.horizon, skip * width), 0
         blocks: list[Tensor] = []  # to be taken, the next one first
         waiting: list[Tensor] = []  # actions of the block that is being taken
@@ -215,7 +219,7 @@ class PlanningAgent:
                 if not blocks or self.foresight.history > 1:
                     cost = foresee(state, before[-1] if before else None)
                 if not blocks:
-                    found = self.planner(lambda action: cost(clip(action)), left, bounds, generator)
+                    found = searching(lambda: self.planner(lambda a: cost(clip(a)), left, bounds, generator))
                     effort.searches.append(found)
                     effort.searched_at.append(num_acted)
                     plan = clip(found.action)
@@ -263,6 +267,7 @@ def play(
 
     watch  called after each step with its number and the share of episodes that were near their goal at some time.
     """
+    keep_freed_memory()
     effort, state = Effort(), start
     states, actions = [start], []
     near = {radius: [env.success(start, goal, radius=radius)] for radius in radii}

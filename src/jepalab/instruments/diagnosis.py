@@ -20,14 +20,15 @@ def geometry(subject: Subject) -> dict[str, float]:
     On test frames. LiDAR's classes are exact: the same state under resampled nuisance. What is undefined is left out:
     alpha-ReQ of a collapsed embedding, which has no spectrum to fit, and straightness of clips below 3 frames.
     """
-    z = subject.test.z.flatten(0, 1)
-    pixels = subject.test.batch.x.flatten(0, 1).flatten(1)
+    first = subject.objective.encoder.num_frames_seen - 1  # before it, embeddings are of fewer frames
+    clips = subject.test.z[:, first:]
+    z, pixels = clips.flatten(0, 1), subject.test.batch.x[:, first:].flatten(0, 1).flatten(1)
     scores = collapse_meters(z) | {
         "effective_rank": effective_rank(z),
         "uniformity": uniformity(z),
     }
-    if subject.test.z.shape[1] > 2:
-        scores["straightness"] = straightness(subject.test.z)
+    if clips.shape[1] > 2:
+        scores["straightness"] = straightness(clips)
     if scores["rankme_centred"] > 1.5:
         scores["cka_with_pixels"] = debiased_cka(z, pixels)
     if scores["rankme_centred"] > 4:

@@ -30,7 +30,8 @@ def features(encoder: Encoder, batch: Batch) -> Features:
 def subjects(objective: Objective, stream: Stream, *, share: float = 1.0) -> dict[str, Subject]:
     """One subject for each encoder that the objective would hand over ("student", and "teacher" where there is one).
 
-    share  of the held-out clips to use; less is a quick look, and has no views.
+    share  of the held-out clips to use; less is a quick look, and has no views. Nor have encoders whose embedding is of
+           several frames: views are single ones.
 
     The objective is moved to the CPU and put in evaluation mode.
     """
@@ -39,7 +40,7 @@ def subjects(objective: Objective, stream: Stream, *, share: float = 1.0) -> dic
     seen = stream.views("test", NUM_STATES, NUM_VIEWS) if share == 1 and isinstance(stream, ViewedStream) else None
     found = {}
     for name, encoder in objective.probed_encoders().items():
-        views = None if seen is None else embed_with(encoder, seen)
+        views = None if seen is None or encoder.num_frames_seen > 1 else embed_with(encoder, seen)
         parts = {split: features(encoder, batch) for split, batch in batches.items()}
-        found[name] = Subject(objective, parts["train"], parts["validation"], parts["test"], views)
+        found[name] = Subject(objective, parts["train"], parts["validation"], parts["test"], views, encoder)
     return found

@@ -1,7 +1,7 @@
 """End-to-end fine-tuning of a copy of the encoder under a linear head on its pooled tokens (He et al., 2111.06377).
 
 Frozen read-outs and fine-tuning can rank encoders differently, so both are shown. The budget is a number of steps, the
-same for every arm, and the images are not augmented.
+same for every arm, and the images are not augmented. The rate is chosen by short runs, and one run goes on from there.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from jepalab.instruments.labelled import (
     observe,
     read,
 )
+from jepalab.instruments.probes import edge_of
 from jepalab.types import Encoder
 
-RATES = (3e-4, 1e-3)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+NUM_STEPS, TRIAL_STEPS, BATCH = 360, 60, 64
 LAYER_DECAY = 0.75
 WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.999)
@@ -66,24 +68,28 @@ class FineTuned(NamedTuple):
 def finetuning(
     subject: LabelledSubject,
     *,
-    num_steps: int = 200,
-    batch_size: int = 64,
+    num_steps: int = NUM_STEPS,
+    num_trial_steps: int = TRIAL_STEPS,
+    batch_size: int = BATCH,
     rates: Sequence[float] = RATES,
     layer_decay: float = LAYER_DECAY,
     num_validation: int = 1000,
     num_test: int = 2000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Accuracy on test after fine-tuning; on validation, where the rate was chosen; and that rate.
+    """Accuracy on test after fine-tuning; on validation, where the rate was chosen; that rate, with its `edge_of`; and
+    the number of labels seen.
 
-    num_steps    AdamW steps for each rate, the first tenth warming up, then a cosine to zero.
-    layer_decay  the rate of block l of L is multiplied by layer_decay^(L - l); 1 gives all the same rate.
+    num_steps        AdamW steps, the first tenth warming up, then a cosine to zero.
+    num_trial_steps  likewise, for each rate, to choose one.
+    layer_decay      the rate of block l of L is multiplied by layer_decay^(L - l); 1 gives all the same rate.
 
     The objective is not touched: each rate fine-tunes a copy of its encoder.
     """
     best = finetune(
         subject,
         num_steps=num_steps,
+        num_trial_steps=num_trial_steps,
         batch_size=batch_size,
         rates=rates,
         layer_decay=layer_decay,
@@ -94,6 +100,8 @@ def finetuning(
         "finetuned": accuracy(best.classifier, subject, "test", num_test),
         "finetuned_validation": best.validation,
         "finetuned_rate": best.rate,
+        "finetuned_rate_edge": edge_of(best.rate, rates),
+        "finetuned_labels": float(min(num_steps * batch_size, len(subject.train.labels))),
     }
 
 
@@ -101,26 +109,27 @@ def finetune(
     subject: LabelledSubject,
     *,
     num_steps: int,
+    num_trial_steps: int,
     batch_size: int,
     rates: Sequence[float],
     layer_decay: float,
     num_validation: int,
     seed: int,
 ) -> FineTuned:
-    """The fine-tuned copy whose rate is the best on the first validation images; on a tie the first rate."""
-    if num_steps < 1 or batch_size < 1 or not rates or min(rates) <= 0 or not 0 < layer_decay <= 1:
+    """The fine-tuned copy, with the rate that is the best on the first validation images after a short run; on a tie
+    the first rate. A single rate is not tried before."""
+    if min(num_steps, num_trial_steps, batch_size) < 1 or not rates or min(rates) <= 0 or not 0 < layer_decay <= 1:
         raise ValueError(
-            f"wanted num_steps and batch_size of at least 1, positive rates and 0 < layer_decay <= 1, got {num_steps}, "
-            f"{batch_size}, {tuple(rates)} and {layer_decay}"
+            f"wanted num_steps, num_trial_steps and batch_size of at least 1, positive rates and 0 < layer_decay <= 1, "
+            f"got {num_steps}, {num_trial_steps}, {batch_size}, {tuple(rates)} and {layer_decay}"
         )
-    best = None
-    for rate in rates:
+
+    def train(rate: float, num_steps: int) -> FineTuned:
         classifier = _train(subject, rate, num_steps, batch_size, layer_decay, seed)
-        score = accuracy(classifier, subject, "validation", num_validation)
-        if best is None or score > best.validation:
-            best = FineTuned(classifier, score, rate)
-    assert best is not None
-    return best
+        return FineTuned(classifier, accuracy(classifier, subject, "validation", num_validation), rate)
+
+    best = max(rates, key=lambda rate: train(rate, num_trial_steps).validation) if len(rates) > 1 else rates[0]
+    return train(best, num_steps)
 
 
 def rate_shares(encoder: nn.Module, layer_decay: float) -> dict[str, float]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import mean
 
-from jepalab.instruments.finetuning import LAYER_DECAY, RATES, accuracy, finetune
+from jepalab.instruments.finetuning import LAYER_DECAY, RATES, TRIAL_STEPS, accuracy, finetune
 from jepalab.instruments.label_efficiency import draw_labels
 from jepalab.instruments.labelled import FrozenSamples, LabelledSubject
 
-SHOTS = (5, 20, 100)
+SHOTS, NUM_DRAWS = (5, 20, 100), 3
 
 
 def finetuning_shots(
@@ -17,34 +18,40 @@ def finetuning_shots(
     *,
     shots: Sequence[int] = SHOTS,
     num_steps: int = 200,
+    num_trial_steps: int = TRIAL_STEPS,
     batch_size: int = 64,
     rates: Sequence[float] = RATES,
     layer_decay: float = LAYER_DECAY,
     num_validation: int = 1000,
     num_test: int = 2000,
+    num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> dict[str, float]:
     """Accuracy on test after fine-tuning with k labels a class, `finetuned_shot_k`, and on validation (`_validation`).
 
-    The labels are the first draw of `label_efficiency`. As many steps for each k, so few labels are seen often. The
-    rate is chosen on validation, which has more labels than training here: that favours every arm alike. A k that some
-    class has not enough labels for is left out.
+    The mean over `num_draws` draws of labels, others for each seed of a run and the same for every arm: with few
+    labels, which ones they are counts as much as the encoder. Seed 0 has the first draws of `label_efficiency`. As many
+    steps for each k, so few labels are seen often. The rate is chosen for each draw on validation, which has more
+    labels than training here: that favours every arm alike. A k that some class has not enough labels for is left out.
     """
     train = subject.train
     smallest = int(train.labels.unique(return_counts=True)[1].min())
     scores = {}
     for k in sorted({k for k in shots if k <= smallest}):
-        rows = draw_labels(train.labels, k, 0)
-        few = replace(subject, train=FrozenSamples(train.levels[rows], train.labels[rows], train.index[rows]))
-        best = finetune(
-            few,
-            num_steps=num_steps,
-            batch_size=batch_size,
-            rates=rates,
-            layer_decay=layer_decay,
-            num_validation=num_validation,
-            seed=seed,
-        )
-        scores[f"finetuned_shot_{k}"] = accuracy(best.classifier, few, "test", num_test)
-        scores[f"finetuned_shot_{k}_validation"] = best.validation
+        found = []
+        for draw in range(subject.seed * num_draws, (subject.seed + 1) * num_draws):
+            rows = draw_labels(train.labels, k, draw)
+            few = replace(subject, train=FrozenSamples(train.levels[rows], train.labels[rows], train.index[rows]))
+            best = finetune(
+                few,
+                num_steps=num_steps,
+                num_trial_steps=num_trial_steps,
+                batch_size=batch_size,
+                rates=rates,
+                layer_decay=layer_decay,
+                num_validation=num_validation,
+                seed=seed + draw,
+            )
+            found.append((accuracy(best.classifier, few, "test", num_test), best.validation))
+        scores[f"finetuned_shot_{k}"], scores[f"finetuned_shot_{k}_validation"] = map(mean, zip(*found, strict=True))
     return scores

@@ -183,6 +183,17 @@ def collapse_meters(z: Float[Tensor, "n d"]) -> dict[str, float]:
     }
 
 
+def std_over_samples(z: Float[Tensor, "b n d"]) -> float:
+    """Mean over places and dimensions of the standard deviation across samples, of rows at length 1, x sqrt(d).
+
+    As `std` of `collapse_meters`, at one place at a time: 0 if tokens say where they are and nothing of the sample.
+    """
+    if len(z) < 2 or z.shape[1] == 0:
+        raise ValueError(f"Wanted at least 2 samples of 1 token or more, got {tuple(z.shape)}.")
+    u = normalize(finite_float64(z), dim=2, eps=SMALLEST_LENGTH)
+    return float(u.std(dim=0).mean()) * math.sqrt(z.shape[2])
+
+
 def finite_float64(z: Float[Tensor, "*shape"], *, name: str = "z") -> Float[Tensor, "*shape"]:
     """z in float64 on the CPU, without gradient. Raises ValueError if any entry is NaN or infinite."""
     z = z.detach().to("cpu", torch.float64)

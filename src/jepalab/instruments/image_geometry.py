@@ -17,23 +17,27 @@ LARGEST_SIDE = 32
 NUM_STATES, NUM_VIEWS = 256, 8
 
 
-def image_geometry(subject: LabelledSubject, *, num_images: int = NUM_ROWS, seed: int = 0) -> dict[str, float]:
+def image_geometry(
+    subject: LabelledSubject, *, crop: Crop | None = None, num_images: int = NUM_ROWS, seed: int = 0
+) -> dict[str, float]:
     """`sample_geometry`, LiDAR and CKA with the pixels, on the pooled output for up to num_images test images.
 
-    LiDAR's classes are 256 images, each seen through 8 random crops and flips, those of training. What is undefined is
-    left out: CKA of a constant embedding.
+    crop  through which LiDAR's classes, 256 images, are seen 8 times each; if not given, the one that the run trains
+          with, or `Crop()` where it trains with other views.
+
+    What is undefined is left out: CKA of a constant embedding.
     """
     scores = sample_geometry(subject, num_samples=num_images)
     z = subject.test.z[:NUM_PAIRED]
     if scores["rankme_centred"] > 1.5 and len(z) >= 4:
         scores["cka_with_pixels"] = debiased_cka(z, _pixels(subject, len(z)))
     if scores["rankme_centred"] > 0:
-        scores["lidar"] = lidar(_views(subject, seed))
+        scores["lidar"] = lidar(_views(subject, crop or subject.crop or Crop(), seed))
     return scores
 
 
-def _views(subject: LabelledSubject, seed: int) -> Float[Tensor, "n q d"]:
-    crop, generator = Crop(), torch.Generator().manual_seed(seed)
+def _views(subject: LabelledSubject, crop: Crop, seed: int) -> Float[Tensor, "n q d"]:
+    generator = torch.Generator().manual_seed(seed)
 
     def embed(x: Tensor) -> Tensor:
         with full_precision(x.device):

@@ -20,6 +20,8 @@ from jepalab.envs.environment import Environment
 from jepalab.instruments.capacity import HIDDEN, correct
 from jepalab.instruments.geometry import collapse_meters, straightness
 from jepalab.instruments.probes import Ridge
+from jepalab.instruments.ranks import pearson, spearman
+from jepalab.instruments.stages import Replayable, Stage
 from jepalab.instruments.surprise import auroc
 from jepalab.types import Batch, Objective, WorldModel
 
@@ -43,6 +45,7 @@ class WorldSubject:
     z      [b t d] by split, float32: what it plans with.
     seen   [b t e] what its encoder sees there; z itself, but for models whose state is the frame.
     clips  the clips they are of, with "position" among their factors.
+    states the states at the frames of the test's clips, clip by clip, where they are known.
     """
 
     model: WorldModel
@@ -50,6 +53,7 @@ class WorldSubject:
     z: Mapping[Split, Float[Tensor, "b t d"]]
     seen: Mapping[Split, Float[Tensor, "b t e"]]
     clips: Mapping[Split, Batch]
+    states: Any = None
 
     def rows(self, split: Split) -> Float[Tensor, "n e"]:
         return self.seen[split].flatten(0, 1)
@@ -89,7 +93,10 @@ def world_subject(
     """Embeds held-out clips, or a share of them."""
     clips = {split: stream.held_out(split, max(20, round(share * num))) for split, num in NUM_CLIPS.items()}
     z = {split: torch.cat([*map(model_encode(model), _parts(batch))]) for split, batch in clips.items()}
-    return WorldSubject(model, env, z, {split: _look(model, states) for split, states in z.items()}, clips)
+    seen, recorded = {split: _look(model, states) for split, states in z.items()}, stream.recorded["test"]
+    where = stream.held_out_windows("test", len(clips["test"]))
+    states = recorded.states(where, stream.num_frames) if isinstance(recorded, Replayable) else None
+    return WorldSubject(model, env, z, seen, clips, states)
 
 
 def model_encode(model: WorldModel) -> Any:
@@ -114,7 +121,7 @@ def world_state(subject: WorldSubject) -> dict[str, float]:
     left: dict[str, Tensor] = {split: truth[split] - answers[split] for split in subject.z}
     return {
         "position_r2": probe.score(rows["test"], truth["test"]),
-        "position_r": _pearson(answers["test"], truth["test"]),
+        "position_r": pearson(answers["test"], truth["test"]),
         "position_mlp_r2": correct(mlp, rows, left, truth["test"]),
         "straightness": straightness(subject.seen["test"]),
         **collapse_meters(subject.rows("test")),
@@ -127,7 +134,8 @@ def imagination(subject: WorldSubject) -> dict[str, float]:
 
     "ahead_K" the squared error over that of "nothing changes" (below 1 is better than it); "ahead_K_shuffled" the same
     with the actions of other clips, which must be worse if actions are used; "ahead_K_still" with no actions;
-    "ahead_K_r2" the position, by the probe of encoded frames; "ahead_K_px" its mean distance from the truth.
+    "ahead_K_r2" the position, by the probe of encoded frames; "ahead_K_px" its mean distance from the truth, and
+    likewise "ahead_K_px_shuffled", "ahead_K_px_still", and "ahead_K_px_persistence" if nothing had changed.
     """
     batch, z = subject.clips["test"], subject.z["test"]
     action = batch.action
@@ -142,9 +150,10 @@ def imagination(subject: WorldSubject) -> dict[str, float]:
         for kind, path in imagined.items():
             error = float((path[:, k - 1] - truth).square().mean())
             scores[f"ahead_{k}{kind}"] = error / max(persistence, 1e-12)
-        shown = subject.look(imagined[""][:, k - 1 : k])[:, 0]
-        scores[f"ahead_{k}_r2"] = probe.score(shown, position[:, k])
-        scores[f"ahead_{k}_px"] = float((probe.predict(shown) - position[:, k]).norm(dim=1).mean())
+        seen = {kind: subject.look(path[:, k - 1 : k])[:, 0] for kind, path in imagined.items()}
+        scores[f"ahead_{k}_r2"] = probe.score(seen[""], position[:, k])
+        for kind, shown in (seen | {"_persistence": subject.seen["test"][:, 0]}).items():
+            scores[f"ahead_{k}_px{kind}"] = float((probe.predict(shown) - position[:, k]).norm(dim=1).mean())
     return scores
 
 
@@ -162,8 +171,8 @@ def geodesics(subject: WorldSubject, *, seed: int = 0) -> dict[str, float]:
     straight = (subject.env.factors(starts)["position"] - subject.env.factors(goals)["position"]).norm(dim=1)
     known = way.isfinite()
     return {
-        "geodesic_rank": _spearman(latent[known], way[known]),
-        "euclidean_rank": _spearman(latent[known], straight[known]),
+        "geodesic_rank": spearman(latent[known], way[known]),
+        "euclidean_rank": spearman(latent[known], straight[known]),
     }
 
 
@@ -171,43 +180,75 @@ def geodesics(subject: WorldSubject, *, seed: int = 0) -> dict[str, float]:
 def energy_landscape(subject: WorldSubject) -> dict[str, float]:
     """Where the error of the next embedding is least, over a grid of actions, against the action that was taken.
 
+    The grid has actions no longer than the longest in the training clips, and steps that the environment is known to
+    have blocked are left out: no model knows the others, and of a blocked step many actions are true.
+
     "action_error" the mean distance between the two, in the action's units; "action_error_chance" that of the middle
     of the grid, which looks at nothing.
     """
     batch, z = subject.clips["test"], subject.z["test"]
     assert batch.action is not None
-    bounds, taken = subject.env.bounds, batch.action[:, 0]
-    axes = [torch.linspace(float(low), float(high), PLACES) for low, high in zip(bounds.low, bounds.high, strict=True)]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
-    found = []
-    for z_part, taken_part in zip(z.split(CLIPS_AT_ONCE), taken.split(CLIPS_AT_ONCE), strict=True):
-        candidates = grid[None, :, None].expand(len(z_part), -1, 1, -1)
-        path = subject.model.rollout(z_part[:, :1], taken_part.new_zeros(len(z_part), 0, grid.shape[1]), candidates)
-        energy = (path[:, :, 0] - z_part[:, 1:2]).square().mean(-1)
-        found.append(grid[energy.argmin(1)])
+    grid, taken, longest = action_grid(subject), batch.action[:, 0], _longest_known(subject)
+    grid = grid[grid.norm(dim=1) <= longest * (1 + 1e-6)]
+    free = torch.ones(len(z), dtype=torch.bool)
+    if subject.states is not None and isinstance(subject.env, Stage):
+        free = ~subject.env.is_blocked(subject.states[:: z.shape[1]], taken)
+    z, taken = z[free], taken[free]
+    found = [grid[energies(subject.model, grid, part).argmin(1)] for part in z.split(CLIPS_AT_ONCE)]
     return {
         "action_error": float((torch.cat(found) - taken).norm(dim=1).mean()),
         "action_error_chance": float(taken.norm(dim=1).mean()),
     }
 
 
+def action_grid(subject: WorldSubject) -> Float[Tensor, "g a"]:
+    """Actions evenly over the bounds' box, as far as the longest in the training clips; the last component fastest."""
+    bounds, longest = subject.env.bounds, _longest_known(subject)
+    low, high = (end.clamp(-longest, longest).tolist() for end in (bounds.low, bounds.high))
+    axes = [torch.linspace(*ends, PLACES) for ends in zip(low, high, strict=True)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
+
+
+def _longest_known(subject: WorldSubject) -> float:
+    """The length of the longest action in the training clips: no model knows longer ones."""
+    known = subject.clips["train"].action
+    assert known is not None
+    return float(known.flatten(0, 1).norm(dim=1).max())
+
+
+@torch.no_grad()
+def energies(model: WorldModel, grid: Float[Tensor, "g a"], z: Float[Tensor, "b t d"]) -> Float[Tensor, "b g"]:
+    """The squared error of what each action is imagined to lead to from the first state, against the second."""
+    candidates = grid[None, :, None].expand(len(z), -1, 1, -1)
+    path = model.rollout(z[:, :1], grid.new_zeros(len(z), 0, grid.shape[1]), candidates)
+    return (path[:, :, 0] - z[:, 1:2]).square().mean(-1)
+
+
 @torch.no_grad()
 def teleport_surprise(subject: WorldSubject) -> dict[str, float]:
-    """Whether the model is surprised when the object jumps, and not when only the picture changes.
+    """Whether the model is surprised when what acts jumps, and not when only its colour changes.
 
-    The frame after a step is exchanged for that of another clip ("teleport_auroc") or made half as bright
-    ("dimmed_auroc"), and the error of the predicted embedding is compared with that of the frame that came: 0.5 is no
-    surprise, 1 always more. A model of what can happen has the first near 1; the second is a false alarm.
+    The error of the predicted embedding is compared with that of the frame that came: 0.5 is no surprise, 1 always
+    more. "teleport_auroc" where what acts is somewhere else in the same scene, with the same walls, light and screen;
+    "recoloured_auroc" where it alone has another colour. A model of what can happen has the first near 1; the second is
+    a false alarm. Where states are not known, the jump is to the clip's last frame, and nothing is recoloured.
     """
     batch, z = subject.clips["test"], subject.z["test"]
     assert batch.action is not None
     foreseen = _imagine(subject.model, z[:, :1], batch.action[:, :1])[:, 0]
-    dimmed = torch.cat([*map(model_encode(subject.model), _parts(_dim(batch)))])
     usual = (foreseen - z[:, 1]).square().mean(1)
-    return {
-        "teleport_auroc": auroc(usual, (foreseen - z.roll(1, 0)[:, 1]).square().mean(1)),
-        "dimmed_auroc": auroc(usual, (foreseen - dimmed[:, 0]).square().mean(1)),
+    if subject.states is None or not isinstance(subject.env, Stage):
+        return {"teleport_auroc": auroc(usual, (foreseen - z[:, -1]).square().mean(1))}
+    second = subject.states[1 :: z.shape[1]]
+    shown = {
+        "teleport": (subject.env, subject.env.elsewhere(second, torch.Generator().manual_seed(0))),
+        "recoloured": (subject.env.recoloured(), second),
     }
+    scores = {}
+    for name, (env, state) in shown.items():
+        instead = torch.cat([*map(model_encode(subject.model), _shown(env, state))])[:, 0]
+        scores[f"{name}_auroc"] = auroc(usual, (foreseen - instead).square().mean(1))
+    return scores
 
 
 def input_statistics(subject: WorldSubject) -> dict[str, float]:
@@ -248,19 +289,3 @@ def _shown(env: Environment[Any], state: Any) -> list[Batch]:
     """The pictures of states, as clips of one frame."""
     felt = env.proprioception(state)
     return _parts(Batch(x=env.render(state)[:, None], proprio=felt[:, None] if felt.shape[-1] else None))
-
-
-def _dim(batch: Batch) -> Batch:
-    """The second frame of each clip, half as bright."""
-    return Batch(x=batch.x[:, 1:2] / 2, proprio=None if batch.proprio is None else batch.proprio[:, 1:2])
-
-
-def _pearson(a: Float[Tensor, "n f"], b: Float[Tensor, "n f"]) -> float:
-    a, b = (side.double() - side.double().mean(0) for side in (a, b))
-    scale = a.norm(dim=0) * b.norm(dim=0)
-    return float(((a * b).sum(0) / scale.clamp_min(1e-12)).mean())
-
-
-def _spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
-    ranks = [side.argsort().argsort().double()[:, None] for side in (a, b)]
-    return _pearson(*ranks)

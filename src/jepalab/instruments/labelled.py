@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from jepalab.data.augmentation import LUMA, Plain
+from jepalab.data.augmentation import LUMA, Crop, Plain
 from jepalab.data.sample_stream import SampleStream
 from jepalab.data.samples import Samples
 from jepalab.data.sprites import SPLITS, Split
@@ -58,6 +58,8 @@ class LabelledSubject:
     """What an instrument judges: one encoder of a trained objective, on three splits of labelled samples.
 
     size  of the pictures that the encoder takes, in pixels; None if it is that of the samples, or they are series.
+    seed  of the run, for read-outs that draw labels: the same for every arm of a seed.
+    crop  that the run trains with, where its augmentation is one and nothing else.
     """
 
     objective: Objective
@@ -67,6 +69,8 @@ class LabelledSubject:
     validation: FrozenSamples
     test: FrozenSamples
     size: int | None = None
+    seed: int = 0
+    crop: Crop | None = None
 
     def part(self, split: Split) -> FrozenSamples:
         """The part by its name."""
@@ -87,7 +91,7 @@ def labelled_subjects(
     share: float = 1.0,
     num_samples: Mapping[Split, int] = NUM_SAMPLES,
 ) -> dict[str, LabelledSubject]:
-    """One subject for each encoder that the objective would hand over ("student", and "teacher" where there is one).
+    """One subject for each encoder that the objective would hand over ("student", and a "teacher" that follows it).
 
     share        of `num_samples` to use at most, for a quick look.
     num_samples  how many labelled samples of each split are read at most; the same ones for every encoder.
@@ -96,11 +100,12 @@ def labelled_subjects(
     stays on its device and is left as it was. ValueError where a split has no labelled samples.
     """
     samples, size = stream.samples, stream.size
+    crop = stream.augmentation if isinstance(stream.augmentation, Crop) else None
     index = {split: split_index(samples, split, max(2, round(share * num_samples[split]))) for split in SPLITS}
     found = {}
     for name, encoder in objective.probed_encoders().items():
         parts = {split: freeze(encoder, samples, index[split], size=size) for split in SPLITS}
-        found[name] = LabelledSubject(objective, encoder, samples, **parts, size=size)
+        found[name] = LabelledSubject(objective, encoder, samples, **parts, size=size, seed=stream.seed, crop=crop)
     return found
 
 

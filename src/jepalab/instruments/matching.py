@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.pca import PixelPCA
+from jepalab.backbones.pooled import PooledPixels
 from jepalab.backbones.resnet import ResNet
 from jepalab.backbones.vit import ViT
 from jepalab.data.augmentation import LUMA
@@ -28,6 +29,8 @@ def read_shape(encoder: Encoder) -> tuple[int, ...]:
         shape = (1, encoder.channels, encoder.size, encoder.size)
     elif isinstance(encoder, PixelPCA):
         shape = _square_of(len(encoder.mean))
+    elif isinstance(encoder, PooledPixels):
+        shape = (1, *encoder.sample_shape)
     else:
         raise ValueError(f"What a {name} reads is not known here; wanted an encoder of jepalab.")
     if len(shape) == 4 and shape[2] != shape[3]:

@@ -12,7 +12,7 @@ from jepalab.backbones.decoder import PixelDecoder
 from jepalab.dist import seeded
 from jepalab.losses.distances import mean_squared
 from jepalab.objectives.next_frame import NextFrame
-from jepalab.types import Objective, Stream, WorldModel
+from jepalab.types import Objective, Stream, TaughtWorldModel, WorldModel
 
 DECODER_STEPS = 300
 NUM_CLIPS = 4
@@ -49,18 +49,19 @@ def expect_frames(objective: Objective, stream: Stream) -> Expectation | None:
 
 
 def train_decoder(model: WorldModel, stream: Stream) -> PixelDecoder:
-    """A pixel decoder that inverts the model's frozen embedding, trained on the model's own training clips."""
+    """A pixel decoder that inverts the frozen embedding in which the model answers, trained on its training clips."""
+    answered = model.encode_target if isinstance(model, TaughtWorldModel) else model.encode
     first = stream.batch(0)
     channels, size = first.x.shape[2], first.x.shape[-1]
     with torch.no_grad():
-        dim = model.encode(first.x).shape[-1]
+        dim = answered(first.x).shape[-1]
     with seeded(0):
         decoder = PixelDecoder(dim, size=size, channels=channels)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3, fused=True)
     for step in range(DECODER_STEPS):
         x = stream.batch(step).x
         with torch.no_grad():
-            z = model.encode(x)
+            z = answered(x)
         mean_squared(decoder(z), x).backward()
         optimizer.step()
         optimizer.zero_grad()

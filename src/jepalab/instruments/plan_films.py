@@ -20,6 +20,7 @@ from jepalab.types import Stream, WorldModel
 
 DECODER_STEPS = 300
 GOAL, PATH, WALL = (60, 200, 90), (255, 150, 30), (110, 110, 120)
+Draw = Callable[[Float[Tensor, "b t d"]], Float[Tensor, "b t c h w"]]
 Film = UInt8[np.ndarray, "t y x 3"]
 
 
@@ -59,19 +60,20 @@ def film_plans(
     model: WorldModel,
     *,
     rows: Sequence[int],
-    locate: Callable[[Float[Tensor, "b t d"]], Float[Tensor, "n 2"]],
-    draw: Callable[[Float[Tensor, "b t d"]], Float[Tensor, "b t c h w"]],
+    locate: Callable[[Float[Tensor, "b t d"]], Float[Tensor, "n 2"]] | None,
+    draw: Draw,
     every: int = 1,
     zoom: int = 3,
 ) -> list[Film]:
-    """One film of each of these episodes: the episode with the imagined path in orange and the goal in green; beside
-    it the frame that the plan imagines last.
+    """One film of each of these episodes: what happens beside the frame that the plan imagines last. In a world of a
+    point, the imagined path lies over the episode in orange and the goal over both in green; of others the goal's
+    picture stands on the right.
 
-    locate  reads positions from imagined states, all in a row.
+    locate  reads positions, in pixels, from imagined states, all in a row; None where there is no point.
     draw    draws them.
 
-    It shows agents that see one frame. Each film ends when the goal is reached within
-    the smallest radius, or with the episode.
+    It shows agents that see one frame. Each film ends when the goal is reached within the smallest radius, or with the
+    episode.
     """
     when = played.effort.searched_at
     films: list[Film] = []
@@ -87,22 +89,29 @@ def film_plans(
             felt = env.proprioception(searched)
             z = model.encode(env.render(searched)[:, None], felt[:, None] if felt.shape[-1] else None).float()
             path = model.rollout(z, plan[:, :0], plan[:, None])[:, 0].float()
-            real = _colours(env.render(state)[0], zoom)
-            _mark(real, env.factors(goal[index])["position"], GOAL, zoom, size=2)
-            _mark(real, locate(path), PATH, zoom, size=1)
-            imagined = _colours(draw(path[:, -1:])[0, 0].clamp(0, 1), zoom)
-            _mark(imagined, env.factors(goal[index])["position"], GOAL, zoom, size=2)
-            gap = np.full((real.shape[0], 4, 3), 255, dtype=np.uint8)
-            frames.append(np.concatenate([real, gap, imagined], 1))
+            pictures = [colours(x, zoom) for x in (env.render(state)[0], draw(path[:, -1:])[0, 0].clamp(0, 1))]
+            if locate is None:
+                pictures.append(colours(env.render(goal[index])[0], zoom))
+            else:
+                place = env.factors(goal[index])["position"]
+                _mark(pictures[0], place, GOAL, zoom, size=2)
+                _mark(pictures[0], locate(path), PATH, zoom, size=1)
+                _mark(pictures[1], place, GOAL, zoom, size=2)
+            gap = np.full((pictures[0].shape[0], 4, 3), 255, dtype=np.uint8)
+            frames.append(np.concatenate([part for each in pictures for part in (gap, each)][1:], 1))
         films.append(np.stack(frames))
     return films
 
 
-def _colours(picture: Float[Tensor, "c h w"], zoom: int) -> UInt8[np.ndarray, "y x 3"]:
-    """The first channel in white over the last one, the walls, in grey."""
-    dot, wall = picture[0].clamp(0, 1), picture[-1].clamp(0, 1) if len(picture) > 1 else picture[0] * 0
-    grey = torch.tensor(WALL, dtype=torch.float32)
-    shown = wall[..., None] * grey + dot[..., None] * (255 - wall[..., None] * grey)
+def colours(picture: Float[Tensor, "c h w"], zoom: int) -> UInt8[np.ndarray, "y x 3"]:
+    """Three channels as colours; of fewer, the first one in white over the last one, the walls, in grey."""
+    picture = picture.clamp(0, 1)
+    if len(picture) == 3:
+        shown = picture.permute(1, 2, 0) * 255
+    else:
+        dot, wall = picture[0], picture[-1] if len(picture) > 1 else picture[0] * 0
+        grey = torch.tensor(WALL, dtype=torch.float32)
+        shown = wall[..., None] * grey + dot[..., None] * (255 - wall[..., None] * grey)
     large = shown.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
     return np.ascontiguousarray(large.round().clamp(0, 255).to(torch.uint8).numpy())
 

@@ -52,8 +52,8 @@ def success(trial: Trial, played: Played) -> dict[str, float]:
     """Rates by group, radius and criterion, and what acting cost.
 
     "GROUP_ever_RADIUS" within the radius at some time, "GROUP_end_RADIUS" at the end; "GROUP_steps_RADIUS" the median
-    number of steps over all episodes, where more than half arrive; "ms_per_action" and "imagined_per_action" of one
-    episode, "calls_per_action" of the model, all episodes together.
+    number of steps over all episodes, where more than half arrive; "ms_per_action", "flops_per_action" and
+    "imagined_per_action" of one episode, "calls_per_action" of the model, all episodes together.
     """
     scores: dict[str, float] = {}
     for group in dict.fromkeys(trial.manifest.groups):
@@ -67,9 +67,30 @@ def success(trial: Trial, played: Played) -> dict[str, float]:
                 scores[f"{group}_steps_{name}"] = float(steps_to_success(within).median())
     num_actions = played.actions.shape[0] * played.actions.shape[1]
     scores["ms_per_action"] = 1000 * played.seconds / num_actions
+    scores["flops_per_action"] = played.effort.flops / num_actions
     scores["imagined_per_action"] = played.effort.imagined_steps / num_actions
     scores["calls_per_action"] = played.effort.model_calls / played.actions.shape[1]
     return scores
+
+
+def outcomes(trial: Trial, played: Played) -> dict[str, Any]:
+    """Episode by episode, as JSON can hold it, so that agents on the same episodes can be compared in pairs.
+
+    "manifest" the digest of the episodes and "episodes" how many there are of each group; within the "radius" that
+    counts first, "ever" and "end", for each group a 1 or a 0 an episode in a string.
+    """
+    chief = next(iter(trial.radii.values()))
+    rows = {group: trial.manifest.rows(group) for group in dict.fromkeys(trial.manifest.groups)}
+    reached = {"ever": played.within[chief].any(1), "end": played.within[chief][:, -1]}
+    return {
+        "manifest": trial.manifest.digest,
+        "episodes": {group: int(each.sum()) for group, each in rows.items()},
+        "radius": chief,
+        **{
+            when: {group: "".join("1" if one else "0" for one in found[each].tolist()) for group, each in rows.items()}
+            for when, found in reached.items()
+        },
+    }
 
 
 def steps_to_success(within: Bool[Tensor, "n t"]) -> Float[Tensor, " n"]:

@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 
 from jepalab.instruments.geometry import finite_float64, varies
 
-LAMBDAS = (1e-2, 1.0, 1e2, 1e4)
+LAMBDAS = tuple(10.0**power for power in range(-4, 7))
 LARGEST_R2 = 1 - 1e-6
 
 
@@ -57,6 +57,16 @@ def check_lengths(z: Float[Tensor, "n d"], y: Shaped[Tensor, "m ..."]) -> None:
     """Raises ValueError unless there is exactly one target for each row, and at least one row."""
     if len(z) != len(y) or len(z) == 0:
         raise ValueError(f"Wanted one target for each of one or more rows, got {len(z)} rows and {len(y)} targets.")
+
+
+def edge_of(chosen: float, candidates: Sequence[float]) -> float:
+    """-1 if the lowest candidate was chosen, 1 if the highest, else 0: at an edge, what lies beyond was not tried.
+
+    There is no edge among fewer than three candidates, nor is there anything to choose from one.
+    """
+    if len(candidates) < 3:
+        return 0.0
+    return float(chosen == max(candidates)) - float(chosen == min(candidates))
 
 
 class Ridge:

@@ -49,17 +49,20 @@ def prefix_sees(lengths: Int[Tensor, " b"], num_tokens: int) -> Bool[Tensor, "b 
 
 @dataclass(frozen=True)
 class PastFuture:
-    """The first tokens are the context of every sample, and all others the target; of a clip, the first frames.
+    """The first tokens are the context of every sample, and those that follow the target; of a clip, the first frames.
 
     num_context  tokens of the context; on a grid of rank 3, those of whole times.
+    num_asked    how many times after the context are asked for, where there are as many; None asks for all.
     """
 
     grid: tuple[int, ...]
     _: KW_ONLY
     num_context: int
+    num_asked: int | None = None
 
     def __post_init__(self) -> None:
         plane, unit = plane_of(self.grid), _unit(self.grid)
+        _check_asked(self.num_asked)
         if self.num_context % unit or not 0 < self.num_context < plane.num_tokens:
             raise ValueError(
                 f"Wanted a multiple of {unit} between 0 and {plane.num_tokens} context tokens on a grid {self.grid}, "
@@ -69,7 +72,8 @@ class PastFuture:
     def __call__(self, num_samples: int, generator: torch.Generator) -> Mask:
         """The one mask there is, for each sample; nothing is drawn."""
         tokens = torch.arange(plane_of(self.grid).num_tokens).expand(num_samples, -1)
-        return Mask(tokens[:, : self.num_context], tokens[:, None, self.num_context :])
+        end = None if self.num_asked is None else self.num_context + self.num_asked * _unit(self.grid)
+        return Mask(tokens[:, : self.num_context], tokens[:, None, self.num_context : end])
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,19 @@ class DrawnPast:
 
     One number for the whole batch, since all its contexts have one length; the draw knows nothing of the batch's size.
     On a grid of rank 1 or 2 tokens take the place of times, as for `PastFuture`.
-    high  None goes up to all times but one.
+    high       None goes up to all times but one.
+    num_asked  as for `PastFuture`.
     """
 
     grid: tuple[int, ...]
     _: KW_ONLY
     low: int = 1
     high: int | None = None
+    num_asked: int | None = None
 
     def __post_init__(self) -> None:
         most = _most_seen(self.grid)
+        _check_asked(self.num_asked)
         if not 1 <= self.low <= self._high <= most:
             raise ValueError(
                 f"Wanted pasts, 1 <= low <= high <= {most} times on a grid {self.grid}, got {self.low, self.high}."
@@ -100,7 +107,13 @@ class DrawnPast:
     def __call__(self, num_samples: int, generator: torch.Generator) -> Mask:
         """One mask, drawn, for all samples."""
         num_times = int(torch.randint(self.low, self._high + 1, (), generator=generator))
-        return PastFuture(self.grid, num_context=num_times * _unit(self.grid))(num_samples, generator)
+        num_context = num_times * _unit(self.grid)
+        return PastFuture(self.grid, num_context=num_context, num_asked=self.num_asked)(num_samples, generator)
+
+
+def _check_asked(num_asked: int | None) -> None:
+    if num_asked is not None and num_asked < 1:
+        raise ValueError(f"Wanted one time or more to be asked for, or None for all, got num_asked={num_asked}.")
 
 
 def _unit(grid: tuple[int, ...]) -> int:

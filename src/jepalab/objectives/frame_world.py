@@ -14,6 +14,7 @@ from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.decoder import PixelDecoder
 from jepalab.backbones.frame_units import FrameUnits
 from jepalab.backbones.predictor import Predictor, ResidualDynamics
+from jepalab.backbones.unrolling import each_alone
 from jepalab.losses.distances import Distance, mean_squared
 from jepalab.types import Batch, Encoder, Objective, Space
 
@@ -46,7 +47,8 @@ class FrameWorld(Objective):
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         if batch.action is None:
             raise ValueError("A world model learns what actions do, got clips without any.")
-        x_pred = self.decoder(self.predictor(self.encoder(batch.x[:, :-1]), batch.action))
+        # A rollout sees one frame at a time, whatever the predictor could remember.
+        x_pred = self.decoder(each_alone(self.predictor, self.encoder(batch.x[:, :-1]), batch.action))
         return {"predict": self.distance(x_pred, batch.x[:, 1:] / self.units.scale)}
 
     def encode(

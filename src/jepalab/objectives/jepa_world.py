@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.backbones.inverse import InverseHead
 from jepalab.backbones.predictor import Predictor, ResidualDynamics
+from jepalab.backbones.reward import RewardHead
 from jepalab.backbones.teachers import EMATeacher, Teacher
 from jepalab.backbones.unrolling import FromEvery, Unroll, latest, mean_over
 from jepalab.losses.distances import Distance, mean_squared
+from jepalab.losses.reconstruction import Reconstruction
 from jepalab.losses.regularisers import Regulariser
 from jepalab.types import Batch, Encoder, Objective, Space
 
@@ -27,11 +29,14 @@ class JEPAWorld(Objective):
                   does not learn.
     unroll        how the predictor is run over a clip: `FromEvery(k)`, `FromFirst()`; one step ahead if not
                   said.
-    regularisers  terms of the student's embeddings: `Gaussianity`, `VarianceCovariance`, `Slowness`.
-    inverse       a head that must tell the action from two consecutive embeddings.
+    regularisers  terms of the student's embeddings, normalised as those that the predictor reads and plans compare:
+                  `Gaussianity`, `VarianceCovariance`, `Slowness`.
+    inverse       a head that must tell the action from two consecutive embeddings, as the encoder gives them.
     normalise     applied to what the predictor reads and to what it predicts; nothing, or `layer_normed`.
+    reconstruct   a decoder loss of the frames' embeddings (LeWorldModel's control); the term is INPUT's, not a JEPA's.
+    reward        a head that must tell the reward of those frames whose reward is known (arXiv 2606.30068).
     proprio       embeds what the agent feels, [b t q] to [b t r]; it stands beside the frame's embedding.
-    weights       the teacher's name, those of the regularisers, and "inverse".
+    weights       the teacher's name, those of the regularisers, "inverse", "reconstruct" and "reward".
     """
 
     compares: ClassVar[Mapping[str, Space]] = {
@@ -43,6 +48,8 @@ class JEPAWorld(Objective):
         "sigreg": Space.STATISTIC,
         "slowness": Space.STATISTIC,
         "inverse": Space.ACTION,
+        "reconstruct": Space.INPUT,
+        "reward": Space.REWARD,
     }
 
     def __init__(
@@ -55,6 +62,8 @@ class JEPAWorld(Objective):
         regularisers: Sequence[Regulariser] = (),
         inverse: InverseHead | None = None,
         normalise: Callable[[Tensor], Tensor] | None = None,
+        reconstruct: Reconstruction | None = None,
+        reward: RewardHead | None = None,
         proprio: nn.Module | None = None,
         distance: Distance = mean_squared,
         weights: dict[str, float] | None = None,
@@ -71,8 +80,11 @@ class JEPAWorld(Objective):
         self.unroll = unroll or FromEvery()
         self.regularisers = nn.ModuleList([part for part in regularisers if isinstance(part, nn.Module)])
         self.inverse, self.normalise, self.proprio, self.distance = inverse, normalise, proprio, distance
+        self.reconstruct, self.reward = reconstruct, reward
         names = [teacher.name, *(name for part in regularisers for name in part.names)]
         names += [] if inverse is None else ["inverse"]
+        names += [] if reconstruct is None else ["reconstruct"]
+        names += [] if reward is None else ["reward"]
         self.weights = dict.fromkeys(names, 1.0) if weights is None else weights
         if {*self.weights} != {*names}:
             raise ValueError(
@@ -88,19 +100,26 @@ class JEPAWorld(Objective):
         foreseen = [*self.unroll(self.predictor, z, batch.action)]
         terms = {self.teacher.name: mean_over([self.distance(f.z_pred, latest(f, z_target)) for f in foreseen])}
         for regulariser in self.regularisers:
-            terms |= regulariser(raw)
+            terms |= regulariser(self._normalised(raw))
         if self.inverse is not None:
             terms["inverse"] = mean_squared(self.inverse(raw), batch.action)
+        if self.reconstruct is not None:
+            terms["reconstruct"] = self.reconstruct(raw, batch.x)
+        if self.reward is not None:
+            terms["reward"] = self.reward.loss(raw, batch.factors)
         return terms
 
     def _beside(self, z: Tensor, proprio: Tensor | None) -> Tensor:
         """What the predictor works on: the frame's embedding, normalised, and what is felt beside it."""
-        z = z if self.normalise is None else self.normalise(z)
+        z = self._normalised(z)
         if self.proprio is None:
             return z
         if proprio is None:
             raise ValueError("This world model was built for an agent that feels itself; give it `proprio` as well.")
         return torch.cat([z, self.proprio(proprio)], -1)
+
+    def _normalised(self, z: Tensor) -> Tensor:
+        return z if self.normalise is None else self.normalise(z)
 
     def after_step(self, progress: float) -> None:
         self.teacher.follow(self.encoder, progress)

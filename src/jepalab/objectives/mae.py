@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepalab.backbones.masked import MaskedPredictor
 from jepalab.backbones.patch_heads import draw_patches
 from jepalab.backbones.vit import ViT, take_blocks
 from jepalab.losses.distances import Distance, mean_squared
 from jepalab.losses.pixels import PixelTarget, norm_pixels
-from jepalab.masks.drawing import MaskDrawer
+from jepalab.masks.drawing import mask_drawers
 from jepalab.masks.random import RandomMask
 from jepalab.types import Batch, Mask, MaskSampler, Objective, Space
 
@@ -22,8 +22,11 @@ from jepalab.types import Batch, Mask, MaskSampler, Objective, Space
 class MAE(Objective):
     """The predicted pixels of hidden patches against those pixels; the encoder sees the context alone.
 
+    masks    one sampler, or several as for `MaskedJEPA`: each hides part of every sample in a pass of its own, with a
+             mask token of its own, and the term is the mean over them.
     decoder  answers in the numbers of a patch. With one target block of all hidden patches this is MAE's decoder.
-    target   `norm_pixels` (each patch by its own mean and variance) or `plain_pixels`.
+    target   `norm_pixels` (each patch by its own mean and variance), `NormChannels` (each channel of it) or
+             `plain_pixels`.
     weights: "reconstruct".
     """
 
@@ -34,14 +37,21 @@ class MAE(Objective):
         encoder: ViT,
         *,
         decoder: MaskedPredictor,
-        masks: MaskSampler,
+        masks: MaskSampler | Sequence[MaskSampler],
         target: PixelTarget = norm_pixels,
         distance: Distance = mean_squared,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if encoder.grid != masks.grid:
-            raise ValueError(f"The masks hide patches of a grid {masks.grid}, the encoder has {encoder.grid}.")
+        samplers = (masks,) if isinstance(masks, MaskSampler) else tuple(masks)
+        if {sampler.grid for sampler in samplers} != {encoder.grid}:
+            grids = " and ".join(str(sampler.grid) for sampler in samplers)
+            raise ValueError(f"The masks hide patches of a grid {grids}, the encoder has {encoder.grid}.")
+        if decoder.num_mask_tokens < len(samplers):
+            raise ValueError(
+                f"Each of {len(samplers)} masks has a mask token of its own, the decoder has "
+                f"{decoder.num_mask_tokens}; build it with num_mask_tokens={len(samplers)}."
+            )
         if decoder.grid != encoder.grid:
             raise ValueError(f"The encoder has a grid {encoder.grid}, the decoder was built for {decoder.grid}.")
         if decoder.answer.out_features != encoder.patch_dim:
@@ -50,15 +60,26 @@ class MAE(Objective):
                 "build it with out_dim=encoder.patch_dim."
             )
         self.encoder, self.decoder = encoder, decoder
-        self.masks = MaskDrawer(masks, seed=seed)
+        self.masks, *further = mask_drawers(samplers, seed=seed)
+        self.further_masks = nn.ModuleList(further)
         self.target, self.distance = target, distance
         self.weights = {"reconstruct": 1.0}
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        mask = self.masks(len(batch))
-        hidden = take_blocks(self.vit.patches(batch.x), mask.target)
+        patches = self.vit.patches(batch.x)
+        found = [
+            self._compare(batch.x, patches, draw(len(batch)), which)
+            for which, draw in enumerate((self.masks, *self.further_masks))
+        ]
+        return {"reconstruct": torch.stack(found).mean()}
+
+    def _compare(
+        self, x: Float[Tensor, "b t *obs"], patches: Float[Tensor, "b n p"], mask: Mask, which: int
+    ) -> Float[Tensor, ""]:
+        """The term of one of the masks."""
+        hidden = take_blocks(patches, mask.target)
         weight = None if mask.present is None else mask.present.float()
-        return {"reconstruct": self.distance(self._predict(batch.x, mask), self.target(hidden), weight)}
+        return self.distance(self._predict(x, mask, which), self.target(hidden), weight)
 
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "b t *obs"], mask: Mask | None = None) -> Float[Tensor, "b t *obs"]:
@@ -83,8 +104,8 @@ class MAE(Objective):
         assert isinstance(self.encoder, ViT)
         return self.encoder
 
-    def _predict(self, x: Float[Tensor, "b t *obs"], mask: Mask) -> Float[Tensor, "b g m p"]:
-        return self.decoder(self.encoder(x, mask.context), mask)
+    def _predict(self, x: Float[Tensor, "b t *obs"], mask: Mask, which: int = 0) -> Float[Tensor, "b g m p"]:
+        return self.decoder(self.encoder(x, mask.context), mask, which)
 
     @classmethod
     def tiny(cls) -> tuple[Objective, Batch]:

@@ -34,11 +34,14 @@ class MaskedJEPA(Objective):
                  masks of what it is for each.
     teacher      `EMATeacher` (published), `FrozenTeacher` (SALT) or `OwnTeacher`, which needs a regulariser.
     targets      which of the teacher's levels are predicted; the predictor answers in their width.
+    reads        what of the student's own levels the predictor reads; its output if not said. Several levels side by
+                 side (V-JEPA 2.1) make a predictor of as many times the width; its first layer fuses them.
     distance     smooth L1 (published code), squared or absolute.
     regulariser  terms on the student's embeddings of the full input against collapse, for `OwnTeacher` alone.
     weights      the teacher's name ("ema", "frozen", "own"); "ema_context" and so on with a predictor that answers for
                  the context too (each context token weighted by one over its distance to the nearest target, V-JEPA
-                 2.1); and the regulariser's terms.
+                 2.1); and the regulariser's terms. The context's term is a weighted mean; V-JEPA 2.1 divides by the
+                 number of tokens, so that its lambda is the weight here over the mean of one over the distance.
     """
 
     compares: ClassVar[Mapping[str, Space]] = {
@@ -62,6 +65,7 @@ class MaskedJEPA(Objective):
         masks: MaskSampler | Sequence[MaskSampler],
         teacher: Teacher,
         targets: Targets = output_level,
+        reads: Targets | None = None,
         distance: Distance = smooth_l1,
         regulariser: Regulariser | None = None,
         weights: dict[str, float] | None = None,
@@ -93,7 +97,7 @@ class MaskedJEPA(Objective):
         self.encoder, self.predictor, self.teacher = encoder, predictor, teacher
         self.masks, *further = mask_drawers(samplers, seed=seed)
         self.further_masks = nn.ModuleList(further)
-        self.targets, self.distance, self.regulariser = targets, distance, regulariser
+        self.targets, self.reads, self.distance, self.regulariser = targets, reads, distance, regulariser
         self.context_term = None if predictor.answer_context is None else f"{teacher.name}_context"
         names = [teacher.name, *filter(None, [self.context_term]), *(regulariser.names if regulariser else ())]
         self.weights = dict.fromkeys(names, 1.0) if weights is None else weights
@@ -119,7 +123,7 @@ class MaskedJEPA(Objective):
         self, x: Float[Tensor, "b t *obs"], mask: Mask, z_target: Float[Tensor, "b n d"], which: int
     ) -> dict[str, Float[Tensor, ""]]:
         """The terms of one of the masks."""
-        z = self.encoder(x, mask.context)
+        z = self.see(x, mask)
         terms = {}
         if self.context_term is None:
             z_pred = self.predictor(z, mask, which)
@@ -131,6 +135,12 @@ class MaskedJEPA(Objective):
         weight = None if mask.present is None else mask.present.float()
         return terms | {self.teacher.name: self.distance(z_pred, hidden, weight)}
 
+    def see(self, x: Float[Tensor, "b t *obs"], mask: Mask) -> Float[Tensor, "b k o"]:
+        """What the predictor reads of the context."""
+        if self.reads is None:
+            return self.encoder(x, mask.context)
+        return self.reads(self.patch_encoder.levels(x, mask.context))
+
     @property
     def patch_encoder(self) -> PatchEncoder:
         """The encoder, under the name of what it can do."""
@@ -141,9 +151,9 @@ class MaskedJEPA(Objective):
         self.teacher.follow(self.encoder, progress)
 
     def probed_encoders(self) -> dict[str, Encoder]:
-        """The student, and the teacher where it follows the student."""
+        """The teacher where it follows the student, which I-JEPA (A.2) and V-JEPA hand over, and the student."""
         network = self.teacher.network()
-        return {"student": self.encoder} | ({} if network is None else {"teacher": network})
+        return ({} if network is None else {"teacher": network}) | super().probed_encoders()
 
     def _check_answers(self, z_target: Float[Tensor, "b n d"]) -> None:
         """ValueError unless the predictor answers in the targets' width, and there is a target for each patch."""

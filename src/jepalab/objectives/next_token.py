@@ -27,7 +27,8 @@ NUM_LEVELS = 256
 class NextToken(Objective):
     """The predicted intensity of every pixel and channel after the prefix against the bin it lies in.
 
-    num_bins  equal parts of the 256 intensities of x in [0, 1]; a divisor of 256.
+    num_bins  equal parts of the 256 intensities of x in [0, top]; a divisor of 256.
+    top       the largest number of x; what lies above it counts as it.
     head      answers with patch_dim x num_bins logits, for each token alone; token i answers for patch i + 1.
     prefix    how long prefixes are drawn, as in AIM (arXiv 2401.08541).
     The first patch has nothing before it: its logits are learned as such, so that every picture has a likelihood.
@@ -36,10 +37,14 @@ class NextToken(Objective):
 
     compares: ClassVar[Mapping[str, Space]] = {"predict": Space.TOKEN}
 
-    def __init__(self, encoder: ViT, *, head: PatchHead, prefix: Prefix, num_bins: int = 16, seed: int = 0) -> None:
+    def __init__(
+        self, encoder: ViT, *, head: PatchHead, prefix: Prefix, num_bins: int = 16, top: float = 1.0, seed: int = 0
+    ) -> None:
         super().__init__()
         if num_bins < 2 or NUM_LEVELS % num_bins:
             raise ValueError(f"Bins are equal parts of {NUM_LEVELS} intensities: 2, 4, 8 ... 256; got {num_bins}.")
+        if top <= 0:
+            raise ValueError(f"Intensities lie between 0 and top, a positive number, got top={top}.")
         if encoder.grid != prefix.grid:
             raise ValueError(f"The prefixes are for a grid {prefix.grid}, the encoder has {encoder.grid}.")
         if head.answer.out_features != encoder.patch_dim * num_bins:
@@ -47,7 +52,7 @@ class NextToken(Objective):
                 f"A patch has {encoder.patch_dim} numbers of {num_bins} bins, the head answers with "
                 f"{head.answer.out_features}; build it with out_dim=encoder.patch_dim * {num_bins}."
             )
-        self.encoder, self.head, self.num_bins = encoder, head, num_bins
+        self.encoder, self.head, self.num_bins, self.top = encoder, head, num_bins, top
         self.prefix = PrefixDrawer(prefix, seed=seed)
         self.first = nn.Parameter(torch.zeros(encoder.patch_dim, num_bins))
         self.weights = {"predict": 1.0}
@@ -62,7 +67,7 @@ class NextToken(Objective):
 
     def bins(self, x: Float[Tensor, "b t *obs"]) -> Int[Tensor, "b n p"]:
         """The bin of every pixel, from x itself: equal intensities lie in equal bins, whatever the encoder's mean."""
-        levels = (patchify(x, self.vit.patch) * (NUM_LEVELS - 1)).round().long().clamp(0, NUM_LEVELS - 1)
+        levels = (patchify(x, self.vit.patch) * ((NUM_LEVELS - 1) / self.top)).round().long().clamp(0, NUM_LEVELS - 1)
         return levels // (NUM_LEVELS // self.num_bins)
 
     def logits(self, x: Float[Tensor, "b t *obs"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b n p v"]:
@@ -78,7 +83,7 @@ class NextToken(Objective):
         Cross-entropy over ln 2, plus log2(256 / num_bins) for the place in a bin, of which the model says nothing. NaN
         for pictures with intensities between the 256, of which this is not the likelihood.
         """
-        levels = x * (NUM_LEVELS - 1)
+        levels = x * ((NUM_LEVELS - 1) / self.top)
         if (levels - levels.round()).abs().max() > 1e-2 or levels.min() < -0.5 or levels.max() > NUM_LEVELS - 0.5:
             return math.nan
         causal = torch.ones(len(x), dtype=torch.long, device=x.device)  # a prefix of one patch

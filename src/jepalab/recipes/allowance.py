@@ -11,29 +11,22 @@ import json
 import math
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import statistics
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 from jepalab.dist import num_cores
+from jepalab.instruments.labelled import mixed_precision
 from jepalab.records import write_json
 from jepalab.run import Run
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 SEED_SD = 0.01  # of an accuracy between seeds: assumed, to say beforehand what can be told apart
-JUDGING_SHARE = 0.25  # of the budget, kept back for read-outs and pictures
+READ_OUT_SECONDS = 45 / 65_000  # of one core for each sample read: ridge at every level, logistic, kNN, few labels
 FEWEST = 20_000  # samples an arm has to see before a second seed is worth its price
-
-
-@dataclass(frozen=True)
-class Allowance:
-    """What a budget buys: samples for each trained arm and seed, and sentences about what that can show."""
-
-    samples: int
-    num_seeds: int
-    notes: tuple[str, ...]
 
 
 def seconds_of(duration: str) -> float:
@@ -48,38 +41,44 @@ def allot(
     duration: str,
     *,
     seconds_per_sample: Mapping[str, float],
-    num_train: int,
-    num_classes: int,
-    num_test: int,
+    judging_seconds: Mapping[str, float],
     most_seeds: int = 3,
     num_workers: int = 0,
     noun: str = "pictures",
-) -> Allowance:
-    """Splits a budget of wall-clock time over arms and seeds.
+) -> tuple[int, int]:
+    """Splits a budget of wall-clock time over arms and seeds: samples for each trained arm and seed, and seeds.
 
     seconds_per_sample  of each trained arm, on one core.
-    num_train           samples in the training split: those beyond it are further epochs.
+    judging_seconds     of a cell of each arm, trained or not, on one core.
+    num_workers         runs at a time, each on one core; 0 as in `compare`. None can take longer than the budget.
     noun                what the samples are.
     """
     seconds = seconds_of(duration)
     # Runs on one GPU share it, however many there are at a time.
     at_once = num_workers or (1 if torch.cuda.is_available() else num_cores())
-    core_seconds = seconds * at_once * (1 - JUDGING_SHARE)
+    core_seconds, judging = seconds * at_once, sum(judging_seconds.values())
     of_one_seed = sum(seconds_per_sample.values())
-    num_seeds = max(1, min(most_seeds, int(core_seconds / of_one_seed / FEWEST)))
-    samples = _rounded_down(core_seconds / of_one_seed / num_seeds)
+    num_seeds = max(1, min(most_seeds, int(core_seconds / (of_one_seed * FEWEST + judging))))
+    longest = min((seconds - judging_seconds.get(arm, 0.0)) / cost for arm, cost in seconds_per_sample.items())
+    samples = _rounded_down(min((core_seconds / num_seeds - judging) / of_one_seed, longest))
     if samples < 1_000:
-        needed = math.ceil(1_000 * of_one_seed / (core_seconds / seconds) / 60)
+        alone = max(1_000 * cost + judging_seconds.get(arm, 0.0) for arm, cost in seconds_per_sample.items())
+        needed = math.ceil(max((1_000 * of_one_seed + judging) / at_once, alone) / 60)
         raise ValueError(
             f"A budget of {duration} buys each of {len(seconds_per_sample)} arms {samples} {noun}, which teaches "
             f"none of them anything. Take at least {needed}m, fewer arms (--arms J1 G1), or smaller {noun}."
         )
-    return Allowance(
-        samples, num_seeds, tuple(_conclusions(samples, num_seeds, num_train, num_classes, num_test, noun))
-    )
+    return samples, num_seeds
 
 
-def _conclusions(samples: int, num_seeds: int, num_train: int, num_classes: int, num_test: int, noun: str) -> list[str]:
+def conclusions(
+    samples: int, num_seeds: int, *, num_train: int, num_classes: int, num_test: int, noun: str = "pictures"
+) -> list[str]:
+    """Sentences about what such a comparison can show.
+
+    num_train  samples in the training split: those beyond it are further epochs.
+    num_test   labelled samples of the test split that the read-outs score.
+    """
     epochs = samples / num_train
     notes = [f"Each trained arm saw {samples:,} {noun} ({epochs:.1f} epochs of {num_train:,}), {num_seeds} seed(s)."]
     if num_seeds == 1:
@@ -95,7 +94,7 @@ def _conclusions(samples: int, num_seeds: int, num_train: int, num_classes: int,
         )
     if num_classes > 1:
         noise = 1.96 * math.sqrt(0.25 / max(num_test, 1))
-        notes.append(f"The test split has {num_test:,} labelled {noun}: ± {noise:.1%} on any single accuracy.")
+        notes.append(f"Accuracies are on {num_test:,} labelled {noun} of the test split: ± {noise:.1%} on any one.")
     if epochs < 30:
         notes.append(
             "This is a short budget. Arms differ in how fast they start (a teacher has to become worth following), so "
@@ -112,20 +111,45 @@ def _rounded_down(samples: float) -> int:
     return int(samples // unit * unit)
 
 
-def measured_costs(
-    arms: Sequence[str], make: Callable[[str], Run], *, key: str, memory: Path, batch_size: int
-) -> dict[str, float]:
-    """Seconds of one core for each sample of each arm, from a few steps of a copy; remembered in `memory`."""
+def judging_seconds(seconds_per_pass: float, *, num_read: int, num_encoders: int, num_tuned: int) -> float:
+    """Of one cell on one core, modelled: how often samples pass the encoder, and what the read-outs themselves take.
+
+    Each encoder reads `num_read` samples at the end and about as many again for the learning curve. `num_tuned` are
+    passes of training under fine-tuning, a pass backward being two forward. Read-outs of their embeddings take about
+    as long as 45 s for 65,000 samples (of width 192, measured), or as those of the default encoder at other sizes.
+
+    seconds_per_pass  one sample through the encoder, on one core.
+    """
+    passes = 2 * num_read * num_encoders + 3 * num_tuned
+    return seconds_per_pass * passes + READ_OUT_SECONDS * num_read * num_encoders
+
+
+def measured_costs(measures: Mapping[str, Callable[[], float]], *, key: str, memory: Path) -> dict[str, float]:
+    """What each of these measures says with one thread, by name; once measured, it is remembered in `memory`."""
     known = json.loads(memory.read_text()) if memory.exists() else {}
     here = f"{platform.node()} {num_cores()} {torch.__version__} {torch.cuda.is_available()} {key}"
     costs = known.setdefault(here, {})
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for arm in arms:
-            if arm not in costs:
-                costs[arm] = make(arm).time_step() / batch_size
+        for name, measure in measures.items():
+            if name not in costs:
+                costs[name] = measure()
                 write_json(memory, known)
     finally:
         torch.set_num_threads(threads)
-    return {arm: costs[arm] for arm in arms}
+    return {name: costs[name] for name in measures}
+
+
+def time_pass(run: Run, *, num_samples: int = 128) -> float:
+    """Seconds of one core for one sample through the encoder that is read out, as the read-outs make it."""
+    run.objective.eval()
+    encoder = next(iter(run.objective.probed_encoders().values()))
+    x = run.stream.held_out("train", num_samples).x
+    times = []
+    with torch.no_grad(), mixed_precision(torch.device("cpu")):
+        for _ in range(3):
+            began = time.perf_counter()
+            encoder(x)
+            times.append(time.perf_counter() - began)
+    return statistics.median(times) / len(x)

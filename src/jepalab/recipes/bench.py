@@ -43,7 +43,7 @@ class World:
         coherence: each pixel on its own, 7 x 7 cells, one grating, or a picture out of `background`.
         share: of the frame's area that the nuisance covers.
         driver: what moves the nuisance between frames.
-        background: a folder of images for coherence "image".
+        background: a folder of at least five images for coherence "image"; no two splits share one.
     """
 
     thing: str = "digits"

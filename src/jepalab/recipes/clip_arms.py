@@ -10,6 +10,7 @@ from typing import Literal
 
 from jepalab.backbones.teachers import EMATeacher, OwnTeacher
 from jepalab.losses.distances import mean_absolute
+from jepalab.losses.pixels import NormChannels, PixelTarget, plain_pixels
 from jepalab.losses.regularisers import Gaussianity, VarianceCovariance
 from jepalab.losses.sigreg import SIGReg
 from jepalab.losses.targets import SeveralLevels
@@ -20,8 +21,9 @@ from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.objectives.next_token import NextToken
 from jepalab.recipes.clip_bench import CLIP_JUDGING as JUDGING
 from jepalab.recipes.clip_bench import ClipBench, ClipSampler
-from jepalab.recipes.image_generative import PREDICTIONS, TARGETS, TargetName
+from jepalab.recipes.image_generative import PREDICTIONS, TargetName
 from jepalab.run import Run
+from jepalab.types import MaskSampler
 
 __all__ = [
     "JUDGING",
@@ -45,7 +47,8 @@ def vjepa(bench: ClipBench, *, momentum: float = 0.998, masks: ClipSampler = "mu
     Args:
         bench: what every arm shares.
         momentum: of the teacher after the first step; it rises to .9999.
-        masks: short-range and long-range tubes as published; I-JEPA's blocks; random tubes; or the past as context.
+        masks: short-range and long-range tubes as published; the same in the first half alone, with all that follows to
+            be predicted; I-JEPA's blocks; random tubes; or the whole first half as context.
     """
     encoder, samplers = bench.encoder(), bench.samplers(masks)
     objective = MaskedJEPA(
@@ -60,7 +63,9 @@ def vjepa(bench: ClipBench, *, momentum: float = 0.998, masks: ClipSampler = "mu
 
 
 def vjepa_dense(bench: ClipBench, *, context: float = 0.5, masks: ClipSampler = "multi-block") -> Run:
-    """V-JEPA 2.1: the context is predicted too, nearer tokens more, and several levels of the teacher at once.
+    """V-JEPA 2.1: the context is predicted too, nearer tokens more; several levels are read and predicted at once.
+
+    The teacher's momentum is .998 at first, and not tuned as vjepa's is.
 
     Args:
         bench: what every arm shares.
@@ -73,10 +78,11 @@ def vjepa_dense(bench: ClipBench, *, context: float = 0.5, masks: ClipSampler = 
     wide = len(levels) * encoder.dim
     objective = MaskedJEPA(
         encoder,
-        predictor=bench.predictor(wide, context_dim=wide, num_mask_tokens=len(samplers)),
+        predictor=bench.predictor(wide, in_dim=wide, context_dim=wide, num_mask_tokens=len(samplers)),
         masks=samplers,
         teacher=EMATeacher(encoder, momentum=0.998),
         targets=SeveralLevels(levels),
+        reads=SeveralLevels(levels),
         distance=mean_absolute,
         weights={"ema": 1.0, "ema_context": context},
         seed=bench.seed,
@@ -128,14 +134,23 @@ def vjepa_sigreg(bench: ClipBench, *, sigreg: float = 0.02, masks: ClipSampler =
     return bench.run(objective)
 
 
-def videomae(bench: ClipBench, *, target: TargetName = "norm-pixels") -> Run:
+def videomae(
+    bench: ClipBench,
+    *,
+    target: TargetName = "norm-pixels",
+    masks: Literal["tubes", "multi-block"] = "tubes",
+    hidden: float = 0.9,
+) -> Run:
     """VideoMAE: the pixels of hidden tubes, from the visible ones (arXiv 2203.12602).
 
     Args:
         bench: what every arm shares.
-        target: pixels as they are, or normalised patch by patch.
+        target: pixels as they are, or normalised patch by patch, each channel on its own.
+        masks: random tubes as published, or V-JEPA's two kinds, so that only what is compared differs from vjepa.
+        hidden: share of the places that random tubes hide.
     """
-    return _pixels(bench, "random", target)
+    samplers = bench.samplers("random", hidden=hidden) if masks == "tubes" else bench.samplers("multi-block")
+    return _pixels(bench, samplers, target)
 
 
 def frame_pixels(bench: ClipBench, *, target: TargetName = "norm-pixels") -> Run:
@@ -143,9 +158,9 @@ def frame_pixels(bench: ClipBench, *, target: TargetName = "norm-pixels") -> Run
 
     Args:
         bench: what every arm shares.
-        target: pixels as they are, or normalised patch by patch.
+        target: pixels as they are, or normalised patch by patch, each channel on its own.
     """
-    return _pixels(bench, "causal", target)
+    return _pixels(bench, bench.samplers("causal"), target)
 
 
 def frame_denoiser(bench: ClipBench, *, predict: Literal["noise", "velocity", "clean"] = "velocity") -> Run:
@@ -200,13 +215,14 @@ def clip_pca(bench: ClipBench) -> Run:
     return bench.components()
 
 
-def _pixels(bench: ClipBench, masks: ClipSampler, target: TargetName) -> Run:
+def _pixels(bench: ClipBench, samplers: tuple[MaskSampler, ...], target: TargetName) -> Run:
     encoder = bench.encoder()
+    targets: dict[TargetName, PixelTarget] = {"pixels": plain_pixels, "norm-pixels": NormChannels(encoder.channels)}
     objective = MAE(
         encoder,
-        decoder=bench.predictor(encoder.patch_dim),
-        masks=bench.samplers(masks)[0],
-        target=TARGETS[target],
+        decoder=bench.predictor(encoder.patch_dim, num_mask_tokens=len(samplers)),
+        masks=samplers,
+        target=targets[target],
         seed=bench.seed,
     )
     return bench.run(objective)

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from jepalab.backbones.codebook import PatchCodebook
+from jepalab.backbones.pooled import PooledPixels
 from jepalab.losses.denoising import PredictClean, Prediction, PredictNoise, PredictVelocity
 from jepalab.losses.pixels import norm_pixels, plain_pixels
 from jepalab.masks.causal import Prefix
@@ -19,6 +20,7 @@ from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_token import MaskedToken
 from jepalab.objectives.next_patch import NextPatch
 from jepalab.objectives.next_token import NextToken
+from jepalab.objectives.untrained import Untrained
 from jepalab.recipes.image_bench import JUDGING, Backbone, ImageBench, SamplerName
 from jepalab.run import Run
 
@@ -31,6 +33,7 @@ __all__ = [
     "masked_token",
     "next_patch",
     "next_token",
+    "pooled_pixels",
     "random_vit",
 ]
 
@@ -108,12 +111,15 @@ def denoise(bench: ImageBench, *, predict: Literal["noise", "velocity", "clean"]
 def masked_token(bench: ImageBench, *, num_codes: int = 256) -> Run:
     """BEiT-like: which of a frozen tokenizer's codes each hidden patch has, by cross-entropy (arXiv 2106.08254).
 
+    It hides random patches as MAE does; BEiT hides blocks.
+
     Args:
         bench: what every arm shares.
         num_codes: of the tokenizer, k-means centres of normalised patches.
     """
     encoder, stream = bench.encoder(), bench.stream()
     codebook = PatchCodebook(num_codes, encoder.patch_dim)
+    codebook.draw(torch.Generator().manual_seed(bench.seed))  # a step is priced before the codes are fitted
     objective = MaskedToken(
         encoder,
         predictor=bench.predictor(num_codes),
@@ -122,10 +128,9 @@ def masked_token(bench: ImageBench, *, num_codes: int = 256) -> Run:
         seed=bench.seed,
     )
 
-    def prepare() -> float:
+    def prepare() -> None:
         patches = encoder.patches(stream.held_out("train", 1_000).x)
         codebook.fit(patches, torch.Generator().manual_seed(bench.seed))
-        return 0.0
 
     return replace(bench.run(objective, stream=stream), prepare=prepare)
 
@@ -150,3 +155,10 @@ def random_vit(bench: ImageBench) -> Run:
 def image_pca(bench: ImageBench) -> Run:
     """Floor: the first principal components of raw pixels, as many as the encoder is wide."""
     return bench.components()
+
+
+def pooled_pixels(bench: ImageBench) -> Run:
+    """Floor: the picture itself, averaged over 8 x 8 cells."""
+    _, channels, height, width = bench.samples().sample_shape
+    encoder = PooledPixels((channels, height, width), grid=min(8, height, width))
+    return replace(bench.run(Untrained(encoder)), steps=0)

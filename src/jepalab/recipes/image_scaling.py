@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from jepalab.compare.cells import Cell
@@ -10,9 +11,10 @@ from jepalab.compare.grid import Plan
 from jepalab.compare.metrics import RECOGNITION
 from jepalab.recipes.image_bench import Pictures
 from jepalab.recipes.images import ARMS, BATCH, CONDITION, judging, make_run, tuned
+from jepalab.recipes.lab import PREFER
 from jepalab.recipes.patch_bench import Network
 
-FLOORS = ("R", "PCA")
+FLOORS = ("R", "PCA", "PIX")
 SCALED = ("linear", "knn", "attentive", "finetuned")
 
 
@@ -35,7 +37,7 @@ def plan(
         num_seeds: independent repetitions; one gives no interval and no verdict.
         network: the encoder that every arm trains.
     """
-    pictures, known = pictures.named(), tuned()["conditions"][CONDITION]
+    pictures, known = pictures.named(), tuned(pictures)["conditions"][CONDITION]
     chosen = [arm for arm in arms if arm in known]
     if not chosen:
         raise ValueError(f"None of {', '.join(arms)} has tuned settings; run `jepalab tune images` first.")
@@ -57,7 +59,7 @@ def plan(
             *(cell(arm, smallest, 1) for arm in FLOORS),
         ],
         seeds=range(num_seeds),
-        judging=judging("full"),
+        judging=replace(judging("full"), prefer=PREFER),
         contrasts=[],
         arms={arm: ARMS[arm].label for arm in (*chosen, *FLOORS)},
         conditions={name: f"{count // BATCH:,} steps of {BATCH}" for name, count in budgets.items()},

@@ -6,11 +6,9 @@ the search that tunes them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -22,11 +20,16 @@ from jepalab.compare.metrics import RECOGNITION
 from jepalab.compare.tune import Arm, Knob, Tunable
 from jepalab.data.image_cache import default_cache
 from jepalab.data.samples import Samples
-from jepalab.recipes.allowance import allot, measured_costs
+from jepalab.data.sprites import SPLITS
+from jepalab.instruments.finetuning import BATCH, NUM_STEPS, RATES, TRIAL_STEPS, finetuning
+from jepalab.instruments.labelled import NUM_SAMPLES
+from jepalab.recipes.allowance import allot, conclusions, judging_seconds, measured_costs, time_pass
 from jepalab.recipes.patch_bench import Network, Schedule
+from jepalab.recipes.settings import entries, read_settings, say_trials
 from jepalab.run import Run
 
 METRIC = "linear"
+PREFER = "linear_validation"  # by which the last weights or their average stand for an arm
 SHARED = (Knob("lr", 3e-4, 3e-3), Knob("weight_decay", 1e-3, 2e-1))
 ReadOuts = Literal["trial", "quick", "full"]
 
@@ -40,8 +43,11 @@ class World(Protocol):
 
     def open(self) -> Samples: ...
 
+    @property
+    def digest(self) -> str: ...
+
     def named(self) -> World:
-        """The same, known by its content."""
+        """The same, known by its content, of which this is the digest."""
         ...
 
 
@@ -49,7 +55,7 @@ class World(Protocol):
 class Lab:
     """One kind of samples, and the arms that learn from them.
 
-    name         of the experiment: `jepalab tune NAME` searches its settings, NAME.tuned.json holds them.
+    name         of the experiment: `jepalab tune NAME` searches its settings, `read_settings` finds them.
     condition    the one condition that there is, and `noun`, what its samples are called.
     rivals       what predicting embeddings is held against, in the question.
     arms         by name.
@@ -58,6 +64,7 @@ class Lab:
     declare      the contrasts that apply to these arms.
     batch_size   of every arm; `trial_steps` of a trial of the search.
     full_from    samples from which on "auto" reads out in full.
+    metrics      the chief ones and how they are printed, the primary one first.
     """
 
     name: str
@@ -71,16 +78,17 @@ class Lab:
     batch_size: int
     trial_steps: int
     full_from: int
+    metrics: Mapping[str, str] = field(default_factory=lambda: RECOGNITION)
 
     @property
     def search(self) -> str:
         """The command that tunes the arms."""
         return f"jepalab tune {self.name}"
 
-    def tuned(self) -> dict[str, Any]:
-        """What the recorded search chose, and how it went; no settings where there was none."""
-        file = files("jepalab.recipes").joinpath(f"{self.name}.tuned.json")
-        return json.loads(file.read_text()) if file.is_file() else {"conditions": {self.condition: {}}}
+    def tuned(self, world: World, file: Path | None = None) -> dict[str, Any]:
+        """What a search chose, on these samples if there was one, and how it went; see `read_settings`."""
+        found = read_settings(self.name, file=file, digest=world.named().digest)
+        return found | {"conditions": {self.condition: {}} | found["conditions"]}
 
     def tunable(self, world: World) -> Tunable:
         """The search: every arm by linear accuracy on validation."""
@@ -95,7 +103,7 @@ class Lab:
             conditions=(self.condition,),
             trial_steps=self.trial_steps,
             shared=SHARED,
-            facts={"data": world.open().source},
+            facts={"data": world.open().source, "digest": world.digest},
         )
 
     def plan(
@@ -109,11 +117,12 @@ class Lab:
         asked: Sequence[str],
         read_outs: Literal["auto", "quick", "full"],
         network: Network,
+        num_workers: int = 0,
     ) -> Plan:
         """The comparison on these samples, with the settings that were found.
 
         budget     wall-clock time for everything; it counts where `samples` is 0.
-        num_seeds  at most, where the budget counts.
+        num_seeds  at most, where the budget counts; num_workers likewise, runs at a time.
         asked      the arms that should take part; untuned ones are left out, and that is said.
 
         Raises:
@@ -135,26 +144,39 @@ class Lab:
         }
         notes = self._caveats(found, asked, chosen)
         if not samples:
-            trained = {arm: made for arm, made in make.items() if self.arms[arm].knob}
-            memory = (world.cache or default_cache()) / "costs.json"
-            allowance = allot(
-                budget,
-                seconds_per_sample=measured_costs(
-                    list(trained),
-                    lambda arm: trained[arm](0),
-                    key=f"{data.sample_shape} {network} {self.batch_size}",
-                    memory=memory,
-                    batch_size=self.batch_size,
-                ),
-                num_train=len(data.indices("train")),
-                num_classes=data.num_classes,
-                num_test=len(data.indices("test")),
-                most_seeds=num_seeds,
-                noun=self.noun,
-            )
-            samples, num_seeds, notes = allowance.samples, allowance.num_seeds, [*allowance.notes, *notes]
-        if read_outs == "auto":
+            costs = self._costs(make, world, data, network)
+
+            def bought(read_outs: Literal["quick", "full"]) -> tuple[int, int]:
+                return allot(
+                    budget,
+                    seconds_per_sample={arm: costs[arm] for arm in chosen if arm in costs},
+                    judging_seconds=self._judging_seconds(costs, chosen, data, self.judging(read_outs)),
+                    most_seeds=num_seeds,
+                    num_workers=num_workers,
+                    noun=self.noun,
+                )
+
+            if read_outs == "auto":
+                # Reading out in full has its price: it has to leave enough to train on.
+                can_be_full = bought("quick")[0] >= self.full_from and bought("full")[0] >= self.full_from
+                read_outs = "full" if can_be_full else "quick"
+            samples, num_seeds = bought(read_outs)
+        elif read_outs == "auto":
             read_outs = "full" if samples >= self.full_from else "quick"
+        judging = replace(self.judging(read_outs), prefer=PREFER)
+        told = conclusions(
+            samples,
+            num_seeds,
+            num_train=len(data.indices("train")),
+            num_classes=data.num_classes,
+            num_test=_num_read(data, judging)["test"],
+            noun=self.noun,
+        )
+        declared = self.declare(chosen)
+        # One that cannot be tested would count in Holm's correction, as a p-value of 1.
+        contrasts = [claim for claim in declared if claim.metric not in judging.skipped]
+        if left := [claim.name for claim in declared if claim not in contrasts]:
+            notes.append(f"Contrasts left out, as only --read-outs full has their metric: {'; '.join(left)}.")
         labels = {arm: self.arms[arm].label for arm in chosen}
         return Plan(
             name=self.name,
@@ -162,19 +184,61 @@ class Lab:
             cells=[Cell(arm, self.condition, make[arm]) for arm in chosen],
             seeds=range(num_seeds),
             budget=Budget(samples, "samples"),
-            judging=self.judging(read_outs),
-            contrasts=self.declare(chosen),
+            judging=judging,
+            contrasts=contrasts,
             arms=labels,
             conditions={self.condition: f"{len(data):,} {self.noun}, {data.num_classes} classes"},
-            metrics=RECOGNITION,
+            metrics=self.metrics,
             noun=self.noun,
             conclude=partial(advise, arms=labels, condition=self.condition, metric=METRIC, name=RECOGNITION[METRIC]),
-            notes=[*notes, data.describe()],
+            notes=[
+                *told,
+                *notes,
+                data.describe() + (" Each run's skipped.txt names what is left out." if data.left_out() else ""),
+            ],
             settings={
                 "tuning": {k: v for k, v in found.items() if k != "conditions"},
-                "conditions": {self.condition: {arm: known[arm] for arm in chosen if arm in known}},
+                "conditions": {
+                    self.condition: entries(
+                        found, self.condition, {arm: self.arms[arm] for arm in chosen}, shared=SHARED
+                    )
+                },
             },
         )
+
+    def _costs(
+        self, make: Mapping[str, Callable[[int], Run]], world: World, data: Samples, network: Network
+    ) -> dict[str, float]:
+        """On one core: seconds a sample of each trained arm, its number of encoders, and seconds a pass through one."""
+        trained = {arm: made for arm, made in make.items() if self.arms[arm].knob}
+
+        def step(arm: str) -> float:
+            return trained[arm](0).mean_step(Run.time_step) / self.batch_size
+
+        def encoders(arm: str) -> float:
+            return float(len(trained[arm](0).objective.probed_encoders()))
+
+        measures = {arm: partial(step, arm) for arm in trained}
+        measures |= {f"encoders of {arm}": partial(encoders, arm) for arm in trained}
+        measures["pass"] = lambda: time_pass(next(iter(trained.values()))(0))
+        memory = (world.cache or default_cache()) / "costs.json"
+        return measured_costs(measures, key=f"{data.sample_shape} {network} {self.batch_size} averaged", memory=memory)
+
+    def _judging_seconds(
+        self, costs: Mapping[str, float], chosen: Sequence[str], data: Samples, judging: Judging
+    ) -> dict[str, float]:
+        """Of a cell of each arm, on one core."""
+        num_steps = NUM_STEPS + len(RATES) * TRIAL_STEPS if finetuning in judging.of_the_first else 0
+        num_read = sum(_num_read(data, judging).values())
+        return {
+            arm: judging_seconds(
+                costs["pass"],
+                num_read=num_read,
+                num_encoders=round(costs.get(f"encoders of {arm}", 1)),
+                num_tuned=num_steps * BATCH,
+            )
+            for arm in chosen
+        }
 
     def _choose(self, asked: Sequence[str], known: Mapping[str, Any], data: Samples) -> list[str]:
         """Those of the arms asked for which are tuned, or need no tuning."""
@@ -192,13 +256,21 @@ class Lab:
         return chosen
 
     def _caveats(self, found: Mapping[str, Any], asked: Sequence[str], chosen: Sequence[str]) -> list[str]:
+        known = found["conditions"][self.condition]
+        num_trials = say_trials([known[arm] for arm in chosen if arm in known])
         notes = [
-            f"Settings were tuned on {found.get('data', 'nothing yet')}, {found.get('num_trials', 'some')} short "
-            f"trials an arm; `{self.search}` repeats the search on your {self.noun}."
+            f"Settings were tuned on {found.get('data', 'nothing yet')}, {num_trials} short "
+            f"trials an arm ({found.get('from', 'no file')}); `{self.search}` repeats the search on your {self.noun}."
         ]
         if left := [arm for arm in asked if arm not in chosen]:
             notes.append(f"Left out, for want of tuned settings: {', '.join(left)}.")
         return notes
+
+
+def _num_read(data: Samples, judging: Judging) -> dict[str, int]:
+    """Labelled samples of each split that the read-outs see."""
+    most = judging.subjects.keywords["num_samples"] if isinstance(judging.subjects, partial) else NUM_SAMPLES
+    return {split: min(most[split], int((data.labels[data.indices(split)] >= 0).sum())) for split in SPLITS}
 
 
 def split_settings(settings: Mapping[str, Any], *, steps: int, batch_size: int) -> tuple[Schedule, dict[str, Any]]:

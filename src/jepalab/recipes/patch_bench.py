@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
-from math import prod
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from math import lcm, prod
 from typing import TypeVar
+
+import torch
+from torch import nn
 
 from jepalab.backbones.denoiser import DenoisingDecoder
 from jepalab.backbones.masked import MaskedPredictor
 from jepalab.backbones.patch_heads import PatchHead, build_of_size
 from jepalab.backbones.pca import PixelPCA
+from jepalab.backbones.positions import Positions
 from jepalab.backbones.vit import ViT
 from jepalab.data.augmentation import Augmentation
 from jepalab.data.sample_stream import SampleStream
@@ -21,8 +26,9 @@ from jepalab.objectives.untrained import Untrained
 from jepalab.run import Run, count_parameters
 from jepalab.types import Encoder, Objective
 
-PCA_SAMPLES = 5_000
+PCA_FRAMES, PCA_BYTES = 5_000, 2 * 10**8  # what components are fitted to, at most: frames, and their size in float64
 Bench = TypeVar("Bench", bound="PatchBench")
+Head = TypeVar("Head", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Network:
         num_heads: of each block.
         head_width: of the predictor or decoder; all heads have about as many parameters.
         head_depth: blocks of the predictor or decoder.
+        positions: how the encoder and a predictor of hidden patches know places: codes that are added, rotations of
+            queries and keys (as V-JEPA 2 means it), or the tiled ones that V-JEPA 2 released.
     """
 
     patch: int = 4
@@ -44,6 +52,12 @@ class Network:
     num_heads: int = 3
     head_width: int = 96
     head_depth: int = 3
+    positions: Positions = "sincos"
+
+    def __repr__(self) -> str:
+        """Without the positions where they are the usual ones, so that older results keep their fingerprints."""
+        shown = [f.name for f in fields(self) if f.name != "positions" or self.positions != "sincos"]
+        return f"Network({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
 
 @dataclass(frozen=True)
@@ -115,40 +129,71 @@ class PatchBench(ABC):
                 num_heads=n.num_heads,
                 mean=mean,
                 std=std,
+                positions=n.positions,
             )
 
-    def predictor(self, out_dim: int, *, context_dim: int | None = None, num_mask_tokens: int = 1) -> MaskedPredictor:
-        """I-JEPA's predictor, or MAE's decoder: what it answers is up to `out_dim`."""
+    def predictor(
+        self, out_dim: int, *, in_dim: int | None = None, context_dim: int | None = None, num_mask_tokens: int = 1
+    ) -> MaskedPredictor:
+        """I-JEPA's predictor, or MAE's decoder: what it answers is up to `out_dim`, its size is the same.
+
+        in_dim  of what it reads; the encoder's width if not said.
+        """
         n = self.network
-        with seeded(self.seed + 1):
+
+        def of_width(width: int) -> MaskedPredictor:
             return MaskedPredictor(
-                n.width,
+                in_dim or n.width,
                 out_dim,
                 grid=self.grid,
-                width=n.head_width,
+                width=width,
                 depth=n.head_depth,
                 num_heads=n.num_heads,
                 context_dim=context_dim,
+                positions=n.positions,
                 num_mask_tokens=num_mask_tokens,
             )
+
+        if n.positions == "sincos":
+            return self._head(of_width, step=self.head_step)
+        # An attention head turns pairs of channels, at least one for each axis.
+        return self._head(of_width, step=2 * n.num_heads, least=len(self.grid))
 
     def patch_head(self, out_dim: int) -> PatchHead:
         """A head that answers for each token alone, with about as many parameters as I-JEPA's predictor."""
         n = self.network
-        budget = count_parameters(self.predictor(n.width))
-        with seeded(self.seed + 1):
-            return build_of_size(budget, lambda width: PatchHead(n.width, out_dim, width=width, depth=n.head_depth))
+        return self._head(lambda width: PatchHead(n.width, out_dim, width=width, depth=n.head_depth), step=1)
 
     def denoiser(self, out_dim: int) -> DenoisingDecoder:
-        """A head that sees every token, as wide and deep as I-JEPA's predictor."""
+        """A head that sees every token, with about as many parameters as I-JEPA's predictor."""
         n = self.network
-        with seeded(self.seed + 1):
+
+        def of_width(width: int) -> DenoisingDecoder:
             return DenoisingDecoder(
-                n.width, out_dim, grid=self.grid, width=n.head_width, depth=n.head_depth, num_heads=n.num_heads
+                n.width, out_dim, grid=self.grid, width=width, depth=n.head_depth, num_heads=n.num_heads
             )
 
+        return self._head(of_width, step=self.head_step)
+
+    @property
+    def head_step(self) -> int:
+        """Widths of heads that attend are multiples of this: even, and the same for every attention head."""
+        return lcm(2, self.network.num_heads)
+
+    def _head(self, of_width: Callable[[int], Head], *, step: int, least: int = 1) -> Head:
+        """At the width that comes closest to the size of I-JEPA's predictor, which is as wide as the network says."""
+        n = self.network
+        with torch.device("meta"):
+            ijepa = MaskedPredictor(
+                n.width, n.width, grid=self.grid, width=n.head_width, depth=n.head_depth, num_heads=n.num_heads
+            )
+        with seeded(self.seed + 1):
+            return build_of_size(count_parameters(ijepa), of_width, step=step, least=least)
+
     def run(self, objective: Objective, *, stream: SampleStream | None = None) -> Run:
+        """The run of this objective, which keeps an average of its weights."""
         s = self.schedule
+        objective.keep_average()
         return Run(
             objective=objective,
             stream=stream or self.stream(),
@@ -180,11 +225,11 @@ class PatchBench(ABC):
     def components(self) -> Run:
         """The floor of raw numbers: the first principal components of a frame, as many as the encoder is wide."""
         stream = self.stream()
-        num_pixels = prod(stream.samples.sample_shape[1:])
+        num_pixels, num_times = prod(stream.samples.sample_shape[1:]), stream.samples.num_times
         pca = PixelPCA(num_pixels, dim=min(self.network.width, num_pixels))
+        num_frames = max(min(PCA_FRAMES, PCA_BYTES // (8 * num_pixels)), pca.dim + 1)
 
-        def prepare() -> float:
-            pca.fit(stream.held_out("train", PCA_SAMPLES).x)
-            return 0.0
+        def prepare() -> None:
+            pca.fit(stream.held_out("train", -(-num_frames // num_times)).x)
 
         return replace(self.run(Untrained(pca)), steps=0, prepare=prepare)

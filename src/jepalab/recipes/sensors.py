@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from jepalab.backbones.positions import Positions
 from jepalab.compare.cells import Judging
 from jepalab.compare.contrasts import Better, Contrast
 from jepalab.compare.grid import Plan
 from jepalab.compare.metrics import RECOGNITION
+from jepalab.compare.series_pictures import draw_series_cell
 from jepalab.compare.tune import Arm, Choice, Knob, Tunable
 from jepalab.data.sprites import Split
 from jepalab.instruments.attentive import attentive
@@ -44,6 +47,7 @@ ARMS: dict[str, Arm] = {
     ),
     "J4": Arm("Masked JEPA", series_arms.series_jepa, Knob("momentum", 0.98, 0.9995, scale="one minus")),
     "G1": Arm("Masked reconstruction", series_arms.series_mae, Knob("hidden", 0.25, 0.75)),
+    "G1m": Arm("Reconstruction of the JEPA's spans", partial(series_arms.series_mae, masks="blocks"), NUMBERS),
     "G2": Arm("Next step", series_arms.series_next_patch, NUMBERS),
     "S": Arm("Supervised (ceiling)", series_arms.series_classifier, Knob("rising", 0.02, 0.3)),
     "R": Arm("Random encoder (floor)", series_arms.random_series_vit),
@@ -63,17 +67,20 @@ def judging(read_outs: ReadOuts) -> Judging:
         of_the_first=(attentive, finetuning, finetuning_shots),
         curve=(frozen_linear,),
         curve_at=(0.1, 0.25, 0.5),
+        draw=partial(draw_series_cell, seed=0),
         subjects=labelled_subjects,
     )
 
 
 def declare(arms: Sequence[str]) -> list[Contrast]:
     """The contrasts, with their directions, that were declared before any final seed ran; those that apply here."""
-    masked = "Both hide parts of the window; only what is compared differs."
-    timely = "Both predict what comes; only what is compared differs."
+    twins = "Both hide the same spans of the window; only what is compared differs."
+    masked = "Both hide parts of the window; what is compared and what is hidden (spans or random patches) differ."
+    timely = "Both predict what comes; what is compared, what is seen, how far ahead, and the head differ."
     floor = "A floor that learns nothing is part of every honest table."
     claims = [
         _better("J4 > G1 | linear", masked, f"{ASSRAN}, table 1, carried over from pictures"),
+        _better("J4 > G1m | linear", twins, f"{ASSRAN}, table 7, carried over from pictures"),
         _better("J1 > G2 | linear", timely, f"{SOBAL}, carried over from video"),
         _better("G1 > J4 | finetuned", masked, f"{ASSRAN}, table 15, carried over from pictures"),
         _better("J4 > R | linear", floor, "what any pretraining has to do"),
@@ -132,9 +139,9 @@ def tunable(recordings: Recordings) -> Tunable:
     return LAB.tunable(recordings)
 
 
-def tuned() -> dict[str, Any]:
-    """What the recorded search chose, and how it went."""
-    return LAB.tuned()
+def tuned(recordings: Recordings, file: Path | None = None) -> dict[str, Any]:
+    """What the search on these chose or else the shipped one, or what the file says; and how it went."""
+    return LAB.tuned(recordings, file)
 
 
 def plan(
@@ -147,6 +154,9 @@ def plan(
     patch: int = SERIES_NETWORK.patch,
     width: int = SERIES_NETWORK.width,
     depth: int = SERIES_NETWORK.depth,
+    settings: Path | None = None,
+    positions: Positions = SERIES_NETWORK.positions,
+    num_workers: int = 0,
 ) -> Plan:
     """Masked and predictive JEPAs against reconstruction and prediction of raw series: whose features serve you best?
 
@@ -158,18 +168,22 @@ def plan(
         budget: wall-clock time for everything, such as 30m or 2h, split over arms and seeds.
         samples: windows each arm sees; 0 lets the budget decide.
         num_seeds: at most; a short budget has fewer.
-        arms: which take part, of J1 J2 J3 J4 G1 G2 S R RAW HAND; untuned ones are left out.
+        arms: which take part, of J1 J2 J3 J4 G1 G1m G2 S R RAW HAND; untuned ones are left out.
         patch: rows of a patch; it divides the window.
         width: of the encoder's tokens.
         depth: blocks of the encoder.
+        settings: a sensors.tuned.json to take; otherwise that of a search on these series, or the shipped one.
+        positions: how tokens know their places: "sincos" codes, "rope", or "rope-tiled" as V-JEPA 2 released it.
+        num_workers: runs at a time; 0 takes one for each core, or one where there is a GPU.
     """
     return LAB.plan(
         recordings,
-        tuned(),
+        tuned(recordings, settings),
         budget=budget,
         samples=samples,
         num_seeds=num_seeds,
+        num_workers=num_workers,
         asked=arms,
         read_outs="full",
-        network=replace(SERIES_NETWORK, patch=patch, width=width, depth=depth),
+        network=replace(SERIES_NETWORK, patch=patch, width=width, depth=depth, positions=positions),
     )

@@ -12,7 +12,6 @@ from jepalab.backbones.pca import PixelPCA
 from jepalab.backbones.teachers import OwnTeacher
 from jepalab.compare.cells import Judging
 from jepalab.dist import seeded
-from jepalab.fit import fit
 from jepalab.instruments.diagnosis import geometry
 from jepalab.instruments.state import rollout, state
 from jepalab.losses.distances import mean_squared
@@ -31,7 +30,7 @@ from jepalab.objectives.supervised import Supervised
 from jepalab.objectives.untrained import Untrained
 from jepalab.objectives.vicreg_jepa import VICRegJEPA
 from jepalab.recipes.bench import DIM, SIZE, Bench
-from jepalab.run import Run
+from jepalab.run import Run, split_steps
 
 JUDGING = Judging(instruments=(state, rollout, geometry))
 
@@ -110,7 +109,7 @@ def ema_jepa(bench: Bench, *, momentum: float = 0.99) -> Run:
 
     Args:
         bench: what every arm shares.
-        momentum: of the teacher at the first step; it rises to 1.
+        momentum: of the teacher after the first step; it rises to .9999.
     """
     return bench.run(EMAJEPA(bench.encoder(), predictor=bench.predictor(), momentum=momentum))
 
@@ -134,22 +133,20 @@ def salt_jepa(bench: Bench, *, teacher_share: float = 0.5) -> Run:
 
     Args:
         bench: what every arm shares.
-        teacher_share: steps the teacher trains on pixels, as a share of the student's.
+        teacher_share: steps the teacher trains on pixels, as a share of the student's; both together are the run's.
     """
-    schedule = replace(bench.training, steps=max(1, round(teacher_share * bench.training.steps)))
-    pixels = replace(bench, training=schedule, seed=bench.seed + 1_000)
-    first = next_frame(pixels)
-    objective = FrozenJEPA(bench.encoder(), teacher=first.objective.encoder, predictor=bench.predictor())
-    run = bench.run(objective)
+    own, before = split_steps(bench.training.steps, teacher_share)
+    first = next_frame(replace(bench, training=replace(bench.training, steps=before), seed=bench.seed + 1_000))
+    teacher = bench.encoder()
+    objective = FrozenJEPA(bench.encoder(), teacher=teacher, predictor=bench.predictor())
 
-    def prepare() -> float:
-        first.objective.requires_grad_(True)
-        flops = first.steps * first.count_flops()
-        fit(first, device="cpu")
-        first.objective.requires_grad_(False)
-        return flops
+    def on(steps: int) -> Run:
+        return salt_jepa(replace(bench, training=replace(bench.training, steps=steps)), teacher_share=teacher_share)
 
-    return replace(run, prepare=prepare)
+    def prepare() -> None:
+        teacher.load_state_dict(first.objective.encoder.state_dict())
+
+    return replace(bench.run(objective), steps=own, first=first, prepare=prepare, remake=on)
 
 
 def next_frame(bench: Bench, *, width: int = 32) -> Run:
@@ -215,8 +212,7 @@ def pixel_pca(bench: Bench) -> Run:
     """Floor: the first principal components of raw pixels."""
     stream, pca = bench.stream(), PixelPCA(SIZE**2, dim=DIM)
 
-    def prepare() -> float:
+    def prepare() -> None:
         pca.fit(stream.held_out("train", 1024).x)
-        return 0.0
 
     return replace(bench.run(Untrained(pca)), steps=0, prepare=prepare)

@@ -102,19 +102,22 @@ def series_sigreg(bench: SeriesBench, *, sigreg: float = 0.02, masks: SpanSample
     return bench.run(objective)
 
 
-def series_mae(bench: SeriesBench, *, target: TargetName = "pixels", hidden: float = 0.5) -> Run:
+def series_mae(
+    bench: SeriesBench, *, target: TargetName = "pixels", hidden: float = 0.5, masks: SpanSampler = "random"
+) -> Run:
     """Masked reconstruction: the raw numbers of hidden patches, from the visible ones.
 
     Args:
         bench: what every arm shares.
         target: numbers as they are, or normalised patch by patch.
-        hidden: share of the patches that are hidden.
+        hidden: share of the patches that random masks hide.
+        masks: random patches, or as for series_jepa, so that only what is compared differs from it.
     """
     encoder = bench.encoder()
     objective = MAE(
         encoder,
         decoder=bench.predictor(encoder.patch_dim),
-        masks=bench.sampler("random", hidden=hidden),
+        masks=bench.sampler(masks, hidden=hidden),
         target=TARGETS[target],
         seed=bench.seed,
     )

@@ -21,6 +21,7 @@ from jepalab.instruments.sample_geometry import sample_geometry
 from jepalab.masks.blocks import Blocks
 from jepalab.masks.causal import PastFuture
 from jepalab.masks.random import RandomMask
+from jepalab.recipes.idle_flags import refuse_idle_flags
 from jepalab.recipes.image_bench import subjects_where_labelled
 from jepalab.recipes.patch_bench import Network, PatchBench
 from jepalab.types import MaskSampler
@@ -36,6 +37,9 @@ class Recordings:
     Args:
         data: CSV, parquet or .npy of series, or a folder of them; without it, the smartphone data HAPT, whose package
             has to be installed.
+        labels: of one .npy, a .npy or CSV with a class for each of its windows or rows; tables have columns.
+        groups: of one .npy likewise, whom each window or row was measured on; no group is in two splits.
+        channels: columns to use; without them, all that are neither label, group nor clock.
         window: rows of a window.
         hop: rows from one window to the next.
         label_column: of tables, where it is not called label, class, target or activity.
@@ -46,6 +50,9 @@ class Recordings:
 
     # What is not in the repr does not tell settings apart: a comparison goes on where its data was moved to.
     data: Path | None = field(default=None, repr=False)
+    labels: Path | None = field(default=None, repr=False)
+    groups: Path | None = field(default=None, repr=False)
+    channels: tuple[str, ...] | None = field(default=None, repr=False)
     window: int = 128
     hop: int = 64
     label_column: str | None = field(default=None, repr=False)
@@ -77,11 +84,16 @@ class Recordings:
 @cache
 def _open(recordings: Recordings) -> Series:
     if recordings.data is None:
+        given = ("labels", "groups", "channels", "label_column", "group_column", "rate")
+        refuse_idle_flags(recordings, given, because="without --data, HAPT is read, which has its own")
         return hapt(window=recordings.window, hop=recordings.hop, cache=recordings.cache)
     return open_series(
         recordings.data,
         window=recordings.window,
         hop=recordings.hop,
+        labels=recordings.labels,
+        groups=recordings.groups,
+        channels=recordings.channels,
         label_column=recordings.label_column,
         group_column=recordings.group_column,
         rate=recordings.rate,

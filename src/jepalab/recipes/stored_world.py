@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import multiprocessing
+import sys
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
+import tyro
 from jaxtyping import Float
 from torch import Tensor
 
 from jepalab.backbones.felt import Standardised
+from jepalab.data.episode_shards import META
 from jepalab.data.episode_windows import EpisodeWindows, measure, split_of
 from jepalab.data.episodes import Episodes
 from jepalab.data.trajectories import Split, Trajectories
@@ -50,9 +55,11 @@ class Stored:
         proprio: also give what the agent feels, where the episodes in `data` have it; JEPA world models take it.
     """
 
-    data: Path | None = None
+    # What is not in the repr does not tell settings apart: a comparison goes on where its data was moved to.
+    data: Path | None = field(default=None, repr=False)
     frameskip: int = 1
     proprio: bool = False
+    digest: Annotated[str, tyro.conf.Suppress] = ""
 
     def __post_init__(self) -> None:
         if self.frameskip < 1:
@@ -61,10 +68,23 @@ class Stored:
             raise ValueError("frameskip and proprio are of stored episodes; name their folder with --data as well.")
 
     def episodes(self) -> Episodes:
-        """The episodes; what is damaged among them is left out."""
+        """The episodes; what is damaged among them is left out, and said on standard error when they are opened.
+
+        Raises:
+            ValueError: they are not those that these settings were named after.
+        """
         assert self.data is not None, "a bench asks only a world that was named"
-        meta = self.data / "meta.json"
-        return _opened(self.data.absolute(), meta.stat().st_mtime_ns if meta.exists() else 0)
+        found = _digest(self.data)
+        if self.digest and found != self.digest:
+            raise ValueError(
+                f"{self.data} holds other episodes (digest {found[:12]}) than those this began with "
+                f"({self.digest[:12]}). Start anew in another folder (--out)."
+            )
+        return _opened(self.data.absolute(), found)
+
+    def named(self) -> Stored:
+        """The same, known by their content: settings on other episodes are other settings."""
+        return self if self.data is None else replace(self, digest=_digest(self.data))
 
     def scene(self) -> Scene | None:
         """Where they were recorded, if it is an environment that jepalab knows."""
@@ -129,10 +149,19 @@ class Stored:
         return dict(self.episodes().window(0, start=0, length=1).metadata)
 
 
+def _digest(folder: Path) -> str:
+    """The SHA-256 of what says which episodes lie there, theirs included; empty where nothing says so."""
+    meta = folder / META
+    return hashlib.sha256(meta.read_bytes()).hexdigest() if meta.is_file() else ""
+
+
 @cache
-def _opened(folder: Path, written: int) -> Episodes:
-    """Opened once as long as nothing is added."""
-    return Episodes.open(folder)
+def _opened(folder: Path, digest: str) -> Episodes:
+    """Opened once as long as nothing is added, and described by the first of a comparison's processes."""
+    episodes = Episodes.open(folder)
+    if multiprocessing.parent_process() is None:
+        print(episodes.describe(), file=sys.stderr)
+    return episodes
 
 
 @cache

@@ -6,11 +6,9 @@ that nobody can foretell costs pixels; and legal changes should alarm nobody.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.resources import files
 from typing import Any, Literal
 
 from jepalab.compare.cells import Budget, Cell, Judging, Unit
@@ -19,13 +17,15 @@ from jepalab.compare.courses import Course
 from jepalab.compare.grid import Plan
 from jepalab.compare.surprise_pictures import draw_surprise, draw_trials
 from jepalab.compare.tune import Arm, Choice, Knob, Tunable
-from jepalab.recipes import surprise_arms
+from jepalab.recipes import surprise_arms, surprise_generative
+from jepalab.recipes.settings import entries, read_settings, say_where
 from jepalab.recipes.surprise_arms import ExpectationBench, ExpectationTraining, OccludedWorld
 from jepalab.recipes.surprise_floors import expectation, expecting_subjects, make_floor
 from jepalab.run import Run
 
 STEPS, TRIAL_STEPS = 1500, 500
 METRIC = "surprise_accuracy"
+GOALS = (0.75,)  # of the pairs: what it cost to get there is told
 ARMS: dict[str, Arm] = {
     "J1": Arm("JEPA + VICReg", surprise_arms.expect_embedding_vicreg, Knob("spread", 0.1, 10.0)),
     "J2": Arm("JEPA + SIGReg", surprise_arms.expect_embedding_sigreg, Knob("sigreg", 0.01, 1.0)),
@@ -39,9 +39,16 @@ ARMS: dict[str, Arm] = {
     ),
     "G1": Arm("Masked future pixels", surprise_arms.expect_hidden_pixels, Choice("target", ("pixels", "norm-pixels"))),
     "G2": Arm("Next-frame pixels", surprise_arms.expect_pixels, Knob("width", 8, 32, scale="power of two")),
+    "G3": Arm(
+        "Next frames, denoised",
+        surprise_generative.expect_noise,
+        Choice("predict", ("velocity", "noise", "clean")),
+    ),
+    "G4": Arm("Next token", surprise_generative.expect_tokens, Knob("num_bins", 4, 32, scale="power of two")),
     "COPY": Arm("Copy last frame (floor)", partial(make_floor, name="copy last frame")),
     "VEL": Arm("Pixel velocity (floor)", partial(make_floor, name="pixel velocity")),
-    "R": Arm("20 untrained networks (floor)", partial(make_floor, name="untrained")),
+    "R": Arm("20 untrained frame models (floor)", partial(make_floor, name="untrained frames")),
+    "Rv": Arm("20 untrained clip models (floor)", partial(make_floor, name="untrained clips")),
     "INERT": Arm("Constant velocity, told (floor)", partial(make_floor, name="constant velocity")),
     "PHYS": Arm("Physics, told (ceiling)", partial(make_floor, name="physics")),
 }
@@ -68,7 +75,10 @@ METRICS = {
     "solidity_accuracy": "solidity",
     "shape_accuracy": "shape",
     "gravity_accuracy": "gravity",
+    "best_of_untrained": "best of 20 untrained",
+    "untrained_95": "95th percentile of 20 untrained",
     "alarm": "false alarms (0.5 is chance)",
+    "flicker_alarm": "alarmed by a flicker (copying: 1)",
     "look_auroc": "AUROC, shape over look",
     "background_auroc": "AUROC, vanished over background",
     "blink_accuracy": "blink over flicker",
@@ -85,6 +95,7 @@ def declare(competing: Sequence[tuple[str, str]]) -> list[Contrast]:
     change = "Pixels are surprised by any change of pixels; a code need not hold them."
     slow = "A code that holds what stays is alarmed when it changes."
     hope = "What learned nothing should not tell them apart."
+    beyond = f"{hope} Untrained networks spread: 19 of 20 stay below what is to be beaten."
     claims: list[Better] = [
         _better("J1 > G2 | surprise_accuracy | clean", latent, GARRIDO),
         _better("J4 > G1 | surprise_accuracy | clean", latent, GARRIDO),
@@ -92,7 +103,8 @@ def declare(competing: Sequence[tuple[str, str]]) -> list[Contrast]:
         _better("J4 > G1 | permanence_accuracy | tv 1", noisy, f"{GARRIDO}; arXiv 2505.12477"),
         _better("G2 > J1 | alarm | tv 1", change, "arXiv 2505.12477"),
         _better("J1 > G2 | alarm | wallpaper 1", slow, "Sobal et al. 2022, arXiv 2211.10831"),
-        _better("J1 > R | surprise_accuracy | clean", hope, "every honest table"),
+        _better("J1 > R | surprise_accuracy | clean", beyond, GARRIDO, than_metric="untrained_95"),
+        _better("J4 > Rv | surprise_accuracy | clean", beyond, GARRIDO, than_metric="untrained_95"),
         _better("J1 > COPY | surprise_accuracy | clean", hope, "every honest table"),
         _better("G2 > COPY | surprise_accuracy | clean", hope, "every honest table"),
     ]
@@ -100,7 +112,7 @@ def declare(competing: Sequence[tuple[str, str]]) -> list[Contrast]:
     return [c for c in claims if {(c.better, c.condition), (c.than, c.condition)} <= pairs]
 
 
-def _better(claim: str, because: str, source: str) -> Better:
+def _better(claim: str, because: str, source: str, *, than_metric: str = "") -> Better:
     """A contrast out of "better > than | metric | condition"."""
     arms, metric, condition = claim.split(" | ")
     better, than = arms.split(" > ")
@@ -114,6 +126,7 @@ def _better(claim: str, because: str, source: str) -> Better:
         condition=condition,
         because=because,
         source=source,
+        than_metric=than_metric,
     )
 
 
@@ -141,8 +154,7 @@ def tunable() -> Tunable:
 
 def read_tuned() -> dict[str, Any]:
     """What the recorded search chose, and how it went; no settings where there was none."""
-    file = files("jepalab.recipes").joinpath("surprise.tuned.json")
-    return json.loads(file.read_text()) if file.is_file() else {"conditions": {}}
+    return read_settings("surprise")
 
 
 def plan(
@@ -164,7 +176,7 @@ def plan(
     """
     found = read_tuned()
     names = DEMO_CONDITIONS if preset == "demo" else tuple(CONDITIONS)
-    known = {name: found["conditions"].get(TUNED_ON.get(name, name), {}) for name in names}
+    known = {name: entries(found, name, ARMS, tuned_on=TUNED_ON.get(name)) for name in names}
     cells = [
         Cell(
             arm,
@@ -197,10 +209,12 @@ def plan(
         arms={arm: ARMS[arm].label for arm in competing},
         conditions={name: _describe(CONDITIONS[name]) for name in names},
         metrics=METRICS,
+        goals=GOALS,
         courses=[COURSE] if preset == "full" else [],
         notes=[
             "Pairs share everything before the violation and change their pixels alike, so that copying the last frame "
             "tells none of them apart. 0.5 is chance.",
+            *say_where(found),
         ],
         settings={
             "tuning": {k: v for k, v in found.items() if k != "conditions"},

@@ -187,7 +187,7 @@ def expect_embedding_ema(bench: ExpectationBench, *, momentum: float = 0.99) -> 
 
     Args:
         bench: what every arm shares.
-        momentum: of the teacher at the first step; it rises to 1.
+        momentum: of the teacher after the first step; it rises to .9999.
     """
     return bench.run(EMAJEPA(bench.encoder(), predictor=bench.predictor(), momentum=momentum))
 

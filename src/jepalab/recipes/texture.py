@@ -6,11 +6,9 @@ Still pictures of plain shapes under one of four textures. Noise that nobody can
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +24,7 @@ from jepalab.instruments import features
 from jepalab.instruments.capacity import nuisance_capacity
 from jepalab.instruments.texture import pooled_geometry, texture_budget
 from jepalab.recipes import texture_arms
+from jepalab.recipes.settings import entries, read_settings, say_where
 from jepalab.recipes.texture_arms import TextureBench, TexturedWorld, TextureTraining
 from jepalab.run import Run
 from jepalab.types import Objective, Stream, Subject
@@ -43,6 +42,7 @@ ARMS: dict[str, Arm] = {
     "J2": Arm("Masked JEPA + SIGReg", texture_arms.gaussian, Knob("sigreg", 0.001, 1.0)),
     "J3": Arm("I-JEPA (EMA teacher)", texture_arms.ema, Knob("momentum", 0.9, 0.999, scale="one minus")),
     "G2": Arm("MAE", texture_arms.mae, PIXELS),
+    "G2m": Arm("MAE on I-JEPA's masks", partial(texture_arms.mae, masks="blocks"), PIXELS),
     "G3": Arm("Denoising", texture_arms.denoise, Choice("predict", tuple(texture_arms.PREDICTIONS))),
     "G4": Arm("Next patch", texture_arms.next_patch, PIXELS),
     "S": Arm("Supervised (ceiling)", texture_arms.supervised, Knob("label", 0.1, 10.0)),
@@ -82,13 +82,15 @@ METRICS = {
 VAN_ASSEL = "Van Assel et al. 2025, arXiv 2505.12477"
 NOISE = f"{VAN_ASSEL}; Balestriero & LeCun 2024, arXiv 2402.11337; Littwin et al. 2024, arXiv 2407.03475"
 COUNTING = "Assran et al. 2023, arXiv 2301.08243: of Clevr's counts MAE tells 90.5 %, I-JEPA 86.7 %"
+PLACING = "own hypothesis; of Clevr's distances both tell 72.4 % (Assran et al. 2023)"
 SLOW = "Sobal et al. 2022, arXiv 2211.10831, carried over from slow features in time to coherent ones in space"
 
 
 def declare(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
     """The contrasts, with their directions, that were declared before any seed ran; those that apply here.
 
-    I-JEPA stands for embedding prediction and MAE for pixel prediction; the others are shown beside them.
+    I-JEPA stands for embedding prediction and MAE for pixel prediction, each on its own masks, as published; the others
+    are shown beside them, MAE on I-JEPA's masks (G2m) among them, from which I-JEPA differs in what is compared alone.
     """
     if not {"J3", "G2"} <= set(arms):
         return []
@@ -107,9 +109,9 @@ def declare(arms: Sequence[str], conditions: Sequence[str]) -> list[Contrast]:
         *(_better(f"H1c: G2 > J3 | semantic | coherent {alpha}", predictable, SLOW) for alpha in ("0.5", "1")),
         *(_better(f"H1c: J3 > G2 | coherent_r2 | coherent {alpha}", predictable, SLOW) for alpha in ("0.5", "1")),
         *(
-            _better(f"H1d: G2 > J3 | {metric} | {where}", low, COUNTING)
+            _better(f"H1d: G2 > J3 | {metric} | {where}", low, source)
             for where in CONDITIONS
-            for metric in ("count_linear", "position_r2")
+            for metric, source in (("count_linear", COUNTING), ("position_r2", PLACING))
         ),
     ]
     return [claim for claim in claims if claim.condition in conditions]
@@ -174,10 +176,7 @@ def plan(
     worlds = {name: CONDITIONS[name] for name in names}
     if background is not None:
         worlds[OWN_IMAGES] = TexturedWorld("image", 0.5, background)
-    settings = {
-        name: {arm: found for arm, found in tuned["conditions"].get(tuned_on(name), {}).items() if arm in ARMS}
-        for name in worlds
-    }
+    settings = {name: entries(tuned, name, ARMS, tuned_on=tuned_on(name)) for name in worlds}
     trained = [arm for arm, made in ARMS.items() if made.knob]
     worlds = {name: world for name, world in worlds.items() if settings[name]}
     if not worlds:
@@ -204,7 +203,10 @@ def plan(
         seeds=range(num_seeds or {"demo": 3, "full": 5}[preset]),
         budget=Budget(budget, unit),
         judging=Judging(
-            instruments=(texture_budget, nuisance_capacity, pooled_geometry), curve=(texture_budget,), subjects=subjects
+            instruments=(texture_budget, nuisance_capacity, pooled_geometry),
+            curve=(texture_budget,),
+            subjects=subjects,
+            prefer="validation_semantic",
         ),
         illustrate=partial(_draw_data, worlds),
         contrasts=declare(competing, decided),
@@ -217,19 +219,19 @@ def plan(
         metrics=METRICS,
         noun="pictures",
         courses=COURSES,
-        notes=notes,
+        notes=[*notes, *say_where(tuned)],
     )
 
 
 def read_tuned() -> dict[str, Any]:
     """What the recorded search found; ValueError where none has been made."""
-    file = files("jepalab.recipes").joinpath("texture.tuned.json")
-    if not file.is_file():
+    found = read_settings("texture")
+    if not found["conditions"]:
         raise ValueError(
             "No arm of the texture experiment has been tuned yet, and untuned arms never compete; "
             "run `jepalab tune texture` first (hours; it goes on where it was stopped)."
         )
-    return json.loads(file.read_text())
+    return found
 
 
 def tuned_on(condition: str) -> str:

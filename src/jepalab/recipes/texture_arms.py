@@ -122,7 +122,9 @@ class TextureBench:
             return MaskedPredictor(DIM, out_dim, grid=GRID, width=HEAD_WIDTH, depth=HEAD_DEPTH, num_heads=NUM_HEADS)
 
     def run(self, objective: Objective) -> Run:
+        """The run of this objective, which keeps an average of its weights."""
         t = self.training
+        objective.keep_average()
         return Run(
             objective=objective,
             stream=self.stream(),
@@ -169,11 +171,15 @@ def gaussian(of: TextureBench, *, sigreg: float = 0.02) -> Run:
     return masked_jepa(of, teacher=None, regulariser=regulariser, weights={"own": 1.0, "sigreg": sigreg})
 
 
-def mae(of: TextureBench, *, target: str = "normalised") -> Run:
-    """MAE: pixels of three hidden patches in four, by the head that predicts embeddings elsewhere (2111.06377)."""
+def mae(of: TextureBench, *, target: str = "normalised", masks: Literal["random", "blocks"] = "random") -> Run:
+    """MAE: pixels of three hidden patches in four, by the head that predicts embeddings elsewhere (2111.06377).
+
+    masks  random patches as published, or the blocks that `masked_jepa` hides.
+    """
     encoder = of.encoder()
     decoder = of.predictor(encoder.patch_dim)
-    return of.run(MAE(encoder, decoder=decoder, masks=RandomMask(GRID), target=TARGETS[target], seed=of.seed))
+    sampler = RandomMask(GRID) if masks == "random" else Blocks(GRID)
+    return of.run(MAE(encoder, decoder=decoder, masks=sampler, target=TARGETS[target], seed=of.seed))
 
 
 def next_patch(of: TextureBench, *, target: str = "normalised") -> Run:
@@ -211,8 +217,7 @@ def pixel_pca(of: TextureBench) -> Run:
     """Floor: the first principal components of raw pixels, as many as the encoder is wide."""
     stream, pca = of.stream(), PixelPCA(SIZE**2, dim=DIM)
 
-    def prepare() -> float:
+    def prepare() -> None:
         pca.fit(stream.held_out("train", 2048).x)
-        return 0.0
 
     return replace(of.run(Untrained(pca)), steps=0, prepare=prepare)

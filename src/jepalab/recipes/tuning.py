@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from jepalab.compare.cells import Budget, Cell
 from jepalab.compare.grid import run_grid
 from jepalab.compare.tune import Tunable, draw_trials, summarise
 from jepalab.progress import Display
+from jepalab.recipes.settings import search_folder, shipped_file
 from jepalab.records import write_json
 
 TUNING_SEED = 10_000
 KEPT = ("arm", "condition", "seed", "fingerprint", "status", "metrics", "error")
-FAILED = 0.0  # the score of a trial that did not end: it tells nothing of the state
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Search:
         num_trials: of each arm under each condition.
         num_workers: trials at a time; 0 takes one for each core, or one where there is a GPU.
         steps: of each trial; 0 takes as many as the shipped settings had.
+        ship: also write the settings and trials beside the recipe, for everybody; for maintainers, in a checkout.
     """
 
     out: Path | None = None
@@ -40,18 +40,21 @@ class Search:
     num_trials: int = 12
     num_workers: int = 0
     steps: int = 0
+    ship: bool = False
 
 
 def tune(tunable: Tunable, search: Search, *, display: Display | None = None) -> dict[str, Any]:
     """Keeps each arm's best settings by the validation metric and returns all that is known of the search.
 
-    The seed (of data and of weights) is one that no comparison uses. Writes NAME.tuned.json beside the recipe, keeping
-    what it holds of other arms and conditions, and as they come the trials themselves into NAME.trials.json, from
-    which a search on any machine goes on.
+    The seed (of data and of weights) is one that no comparison uses. Writes NAME.tuned.json into its folder, keeping
+    what was found on the same data of other arms and conditions, and as they come the trials into NAME.trials.json.
+    How many trials and steps each arm had stands in its own summary; those beside it are of the last search.
+    It goes on from the trials there and from those that are shipped. Raises ValueError, when the rest is written, where
+    no trial of an arm ended.
     """
     arms, conditions = search.arms or tuple(tunable.knobs), search.conditions or tuple(tunable.conditions)
     num_trials, steps = search.num_trials, search.steps or tunable.trial_steps
-    out = search.out or Path("runs") / f"tune-{tunable.name}"
+    out = search.out or search_folder(tunable.name)
     if unknown := {*arms, *conditions} - {*tunable.knobs, *tunable.worlds}:
         raise ValueError(
             f"Unknown: {', '.join(unknown)}. Arms: {', '.join(tunable.knobs)}; conditions: {', '.join(tunable.worlds)}."
@@ -66,9 +69,11 @@ def tune(tunable: Tunable, search: Search, *, display: Display | None = None) ->
     ] + [_cell(tunable, "R", condition, 0, {}) for condition in conditions]
     budget = Budget(steps) if steps else None
     jobs = [(cell, TUNING_SEED) for cell in cells]
-    place = Path(str(files("jepalab.recipes").joinpath(f"{tunable.name}.trials.json")))
-    ended = json.loads(place.read_text()) if place.exists() else []
-    scores = {}
+    own = {kind: out / f"{tunable.name}.{kind}.json" for kind in ("tuned", "trials")}
+    places = [own, *([{kind: shipped_file(tunable.name, kind) for kind in own}] if search.ship else [])]
+    ended = _known_trials(shipped_file(tunable.name, "trials"), own["trials"])
+    scores: dict[tuple[str, str], float | None] = {}
+    errors: dict[str, str] = {}
     for each in run_grid(
         jobs,
         out=out,
@@ -78,24 +83,57 @@ def tune(tunable: Tunable, search: Search, *, display: Display | None = None) ->
         display=display,
         ended=ended,
     ):
-        scores[each["condition"], each["arm"]] = each["metrics"].get(tunable.metric, FAILED)
+        scores[each["condition"], each["arm"]] = each["metrics"].get(tunable.metric)
+        if tunable.metric not in each["metrics"]:
+            errors[each["arm"]] = each.get("error", f"no {tunable.metric} was measured")
         if each.get("status") == "done" and each not in ended:
             ended.append({key: each[key] for key in KEPT if key in each})
-            write_json(place, ended)
-    target = place.with_name(f"{tunable.name}.tuned.json")
-    found = json.loads(target.read_text()) if target.exists() else {"conditions": {}}
+            for place in places:
+                write_json(place["trials"], ended)
+    found = _known_settings(tunable, own["tuned"])
+    dead: list[str] = []
     for condition in conditions:
         floor = scores[f"{condition}, trial 0", "R"]
+        if floor is None:
+            dead.append(f"the random encoder, {condition}: {errors['R']}")
+            continue
         for arm in arms:
             of_arm = [scores[f"{condition}, trial {number}", arm] for number in range(num_trials)]
-            summary = summarise(trials[arm], of_arm, floor=floor)
-            found["conditions"].setdefault(condition, {})[arm] = summary
+            if any(score is not None for score in of_arm):
+                drawn_from = (*tunable.shared, tunable.knobs[arm])
+                summary = summarise(trials[arm], of_arm, floor=floor, knobs=drawn_from)
+                if steps:
+                    summary["steps"] = steps
+                found["conditions"].setdefault(condition, {})[arm] = summary
+            else:
+                dead.append(f"{arm}, {condition}: {errors[arm]}")
     found["command"] = f"jepalab tune {tunable.name}"
     found["seed"], found["num_trials"] = TUNING_SEED, num_trials
     if steps:
         found["steps"] = steps
     found |= tunable.facts
-    write_json(target, found)
+    for place in places:
+        write_json(place["tuned"], found)
+    if dead:
+        raise ValueError(f"No trial ended, so these got no settings: {'; '.join(dead)}. Others did, in {own['tuned']}.")
+    return found
+
+
+def _known_trials(*places: Path) -> list[dict[str, Any]]:
+    """The trials that are recorded, each once."""
+    trials = [trial for place in places if place.is_file() for trial in json.loads(place.read_text())]
+    return [*{trial["fingerprint"]: trial for trial in trials}.values()]
+
+
+def _known_settings(tunable: Tunable, own: Path) -> dict[str, Any]:
+    """What was found before on this data: as shipped, and over it what lies in the search's folder."""
+    found: dict[str, Any] = {"conditions": {}}
+    for place in (shipped_file(tunable.name), own):
+        known = json.loads(place.read_text()) if place.is_file() else {"conditions": {}}
+        if known.get("digest", "") == tunable.facts.get("digest", ""):
+            for condition, arms in known["conditions"].items():
+                found["conditions"].setdefault(condition, {}).update(arms)
+            found |= {key: value for key, value in known.items() if key != "conditions"}
     return found
 
 

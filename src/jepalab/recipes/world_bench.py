@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from math import prod
 from typing import Literal
 
@@ -18,14 +18,12 @@ from jepalab.backbones.decoder import PixelDecoder
 from jepalab.backbones.felt import Standardised
 from jepalab.backbones.inverse import InverseHead
 from jepalab.backbones.predictor import GRUDynamics, MarkovPredictor, ResidualDynamics
+from jepalab.backbones.reward import RewardHead
 from jepalab.backbones.unrolling import FromEvery, Unroll
 from jepalab.data.trajectories import Split, TrajectoryStream
 from jepalab.dist import Precision, seeded
-from jepalab.envs.light import Light
-from jepalab.envs.scenes import LAYOUTS
-from jepalab.envs.television import Television
+from jepalab.envs.scenes import LayoutName, LightName, TelevisionName, make_two_rooms
 from jepalab.envs.two_rooms import RoomState, TwoRooms
-from jepalab.envs.two_rooms_layout import Layouts
 from jepalab.envs.two_rooms_walks import random_walks
 from jepalab.envs.walks import Trajectories, replay
 from jepalab.recipes.stored_world import Stored, World
@@ -49,27 +47,46 @@ class Walks:
 
     def read(self, windows: Int[Tensor, " b"], num_frames: int) -> Batch:
         """Windows numbered trajectory by trajectory; the factors are the environment's, frame by frame."""
-        per = self.walked.position.shape[1] - num_frames + 1
-        rows, first = windows // per, windows % per
-        start, action = self.walked.start[rows], self.walked.action[rows]
-        states = replay(self.rooms, start, action[:, : int(first.max()) + num_frames - 1])
-        place = first[:, None] + torch.arange(num_frames)
-        chosen = {
-            name: torch.stack(values, 1)[torch.arange(len(rows))[:, None], place].flatten(0, 1)
-            for name, values in _by_name(states).items()
-        }
-        shown = start.with_tensors(chosen)
-        shape = len(rows), num_frames
+        return self.show(windows, num_frames, self.states(windows, num_frames))
+
+    def show(self, windows: Int[Tensor, " b"], num_frames: int, shown: RoomState) -> Batch:
+        """What `read` gives, of those windows' `states`."""
+        rows, first = self._place(windows, num_frames)
+        shape = (len(windows), num_frames)
+        place = first[:, None] + torch.arange(num_frames - 1)
         return Batch(
             x=self.rooms.render(shown).unflatten(0, shape),
-            action=action.take_along_dim(place[:, :-1, None], 1),
+            action=self.walked.action[rows].take_along_dim(place[..., None], 1),
             factors={name: value.unflatten(0, shape) for name, value in self.rooms.factors(shown).items()},
         )
 
+    def states(self, windows: Int[Tensor, " b"], num_frames: int) -> RoomState:
+        """The states at the frames of those windows, window by window."""
+        rows, first = self._place(windows, num_frames)
+        start, which = self.walked.start[rows], rows
+        if start.screen is None:
+            states = self._without_screens
+        else:  # as large as pictures, so that they are not kept
+            action = self.walked.action[rows, : int(first.max()) + num_frames - 1]
+            states, which = _by_name(replay(self.rooms, start, action)), torch.arange(len(rows))
+        place = first[:, None] + torch.arange(num_frames)
+        return start.with_tensors({name: each[which[:, None], place].flatten(0, 1) for name, each in states.items()})
 
-def _by_name(states: list[RoomState]) -> dict[str, list[Tensor]]:
+    @cached_property
+    def _without_screens(self) -> dict[str, Tensor]:
+        """Every state of every walk, replayed once."""
+        return _by_name(replay(self.rooms, self.walked.start, self.walked.action))
+
+    def _place(self, windows: Int[Tensor, " b"], num_frames: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+        """In which trajectory each window lies, and at which of its frames it begins."""
+        per = self.walked.position.shape[1] - num_frames + 1
+        return windows // per, windows % per
+
+
+def _by_name(states: list[RoomState]) -> dict[str, Tensor]:
+    """Each tensor of the states, [walks, times, ...]."""
     flat = [state.tensors() for state in states]
-    return {name: [each[name] for each in flat] for name in flat[0]}
+    return {name: torch.stack([each[name] for each in flat], 1) for name in flat[0]}
 
 
 @dataclass(frozen=True)
@@ -77,31 +94,35 @@ class Rooms:
     """Two Rooms and the walks that are recorded in it.
 
     Args:
-        layout: "fixed", "random-door" (drawn for each episode) or "random-wall" (wall and door are).
+        layout: "fixed" (a door 13 pixels wide), "narrow-door" (9, as in the papers), "random-door" (drawn for each
+            episode) or "random-wall" (wall and door are); "random-wall-narrow-door" has one of 9 pixels.
         television: what the television shows: "none", "noise" (new at every frame), "video" (each frame goes on from
             the last), "episode" (one picture an episode) or "dataset" (one picture for all).
         screen_share: of the picture that the television covers.
         light: "none", "idle" (there are two doors and a light that means nothing) or "door" (it decides which of two
-            doors is open).
-        flip: probability that the light changes at a step.
+            doors is open); "idle-switch" and "door-switch" are changed by stepping onto them, too.
+        flip: probability that the light changes when it may.
+        hold: steps from one time that the light may change to the next.
         num_walks: recorded trajectories of 17 frames to train on.
     """
 
-    layout: Literal["fixed", "random-door", "random-wall"] = "fixed"
-    television: Literal["none", "noise", "video", "episode", "dataset"] = "none"
+    layout: LayoutName = "fixed"
+    television: TelevisionName = "none"
     screen_share: float = 0.1
-    light: Literal["none", "idle", "door"] = "none"
+    light: LightName = "none"
     flip: float = 0.0
+    hold: int = 1
     num_walks: int = 20_000
 
     def env(self) -> TwoRooms:
-        screen = None if self.television == "none" else Television.showing(self.television, share=self.screen_share)
-        if self.light != "none" and self.layout != "fixed":
-            raise ValueError(f"Rooms with a light have two doors that stay, got layout={self.layout!r} as well.")
-        if self.light == "none":
-            return TwoRooms(LAYOUTS[self.layout](), television=screen)
-        light = Light(flip=self.flip, opens_a_door=self.light == "door")
-        return TwoRooms(Layouts.two_doors(), television=screen, light=light)
+        return make_two_rooms(
+            layout=self.layout,
+            television=self.television,
+            screen_share=self.screen_share,
+            light=self.light,
+            flip=self.flip,
+            hold=self.hold,
+        )
 
     def picture_shape(self) -> tuple[int, int, int]:
         return self.env().picture_shape
@@ -135,6 +156,7 @@ class WorldTraining:
         batch_size: windows in a step.
         num_frames: that a window has.
         ahead: steps that a model looks ahead in training, from every frame.
+        history: frames up to there that dynamics with memory read first; no plan gives a model more, see `Planning`.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on matrices only.
         precision: "bf16" runs matrix products in bfloat16, weights stay in float32.
@@ -144,6 +166,7 @@ class WorldTraining:
     batch_size: int = 64
     num_frames: int = 13
     ahead: int = 8
+    history: int = 1
     lr: float = 2e-3
     weight_decay: float = 1e-5
     precision: Precision = "bf16"
@@ -234,8 +257,12 @@ class WorldBench:
         with seeded(self.seed + 3):
             return InverseHead(self.network.dim, num_actions=self.source.num_actions(), width=256)
 
+    def reward(self) -> RewardHead:
+        with seeded(self.seed + 4):
+            return RewardHead(self.network.dim)
+
     def unroll(self) -> Unroll:
-        return FromEvery(self.training.ahead)
+        return FromEvery(self.training.ahead, history=self.training.history)
 
     def run(self, objective: Objective) -> Run:
         t = self.training

@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from jepalab.data.episode_windows import SIMULATOR, EpisodeWindows
 from jepalab.data.trajectories import TrajectoryStream
-from jepalab.envs.actions import Rescaled
+from jepalab.envs.actions import Rescaled, innermost
 from jepalab.envs.environment import Environment, State, join
+from jepalab.envs.gymnasium_adapters import Worlds, WorldState
 from jepalab.envs.scenes import KINDS, Pairs, Scene, anywhere, close, is_fast
 from jepalab.envs.two_rooms import TwoRooms
+from jepalab.instruments.acting import Act, Agent, Effort
 from jepalab.recipes.world_bench import Walks
 
 TRAINED_NORM = 1.8  # the longest action in the walks: no model knows longer ones
@@ -36,6 +41,7 @@ class Ground:
     max_norm   of the longest action that models were shown.
     frameskip  of what they were shown.
     is_fast    whether an oracle may plan in it, and thousands of its states may be drawn.
+    replay     does what was done in the recordings that starts and goals come from; None where they come from none.
     """
 
     name: str
@@ -45,6 +51,7 @@ class Ground:
     max_norm: float
     frameskip: int = 1
     is_fast: bool = True
+    replay: Agent | None = None
 
 
 def rooms_ground(env: TwoRooms) -> Ground:
@@ -59,7 +66,7 @@ def ground_of(stream: TrajectoryStream, *, num_at_once: int, ahead: int | None =
     num_at_once  environments that act together.
     ahead        of stored episodes: goals are states of the test split's, so many steps after the start; 0 draws starts
                  and goals anywhere. By default 0 in our own environments, 25 in other people's, where not every goal is
-                 within reach (DINO-WM, arXiv 2411.04983).
+                 within reach (DINO-WM, arXiv 2411.04983). To choose settings, give `stream.judged_on("validation")`.
 
     Raises:
         ValueError: a world of other people whose package is missing, or pictures that it does not draw so.
@@ -83,7 +90,9 @@ def ground_of(stream: TrajectoryStream, *, num_at_once: int, ahead: int | None =
         )
     radius = max(kind.radii.values())
     steps = kind.ahead if ahead is None else ahead
-    groups = {"all": partial(held_out_pairs, windows, env, ahead=steps, radius=radius)} if steps else {}
+    drawn = partial(held_out_pairs, windows, env, ahead=steps, radius=radius)
+    parts = {"block": True, "agent": False} if kind.mover else {"all": None}
+    groups = {name: partial(drawn, pushes=pushes, mover=kind.mover) for name, pushes in parts.items()} if steps else {}
     longest = metadata.get("policy", {}).get("longest")
     return Ground(
         scene.name,
@@ -93,6 +102,7 @@ def ground_of(stream: TrajectoryStream, *, num_at_once: int, ahead: int | None =
         float("inf") if longest is None else longest / kind.unit,
         windows.frameskip,
         is_fast(env),
+        ReplayAgent(windows, kind.unit, steps) if steps else None,
     )
 
 
@@ -104,8 +114,15 @@ def held_out_pairs(
     *,
     ahead: int,
     radius: float,
+    mover: str = "",
+    pushes: bool | None = None,
 ) -> tuple[State, State]:
     """Starts anywhere in stored episodes, goals `ahead` steps later, where that is farther than `radius`.
+
+    Starts in the same episode lie `ahead` steps or more apart: neighbours would be the same test twice.
+
+    mover   the factor that is the agent's place.
+    pushes  True takes pairs in which more than the agent has to move, False those in which it alone has, None both.
 
     Raises:
         TooFewStatesError: there are not so many.
@@ -114,21 +131,82 @@ def held_out_pairs(
     lengths = windows.episodes.lengths
     places = [(row, t) for row in windows.rows for t in range(int(lengths[row]) - ahead)]
     order, template = torch.randperm(len(places), generator=generator).tolist(), env.reset(1, torch.Generator())
+    taken: dict[int, list[int]] = {}
     starts: list[State] = []
     goals: list[State] = []
     while order and len(starts) < num:
         chosen, order = [places[i] for i in order[:num]], order[num:]
         start, goal = (_states(windows, template, [(row, t + late) for row, t in chosen]) for late in (0, ahead))
-        for i in (~env.success(start, goal, radius=radius)).nonzero()[:, 0].tolist():
-            starts.append(start[i : i + 1])
-            goals.append(goal[i : i + 1])
+        fits = ~env.success(start, goal, radius=radius)
+        if pushes is not None:
+            fits &= env.success(_moved(env, start, goal, mover), goal, radius=radius) != pushes
+        for i in fits.nonzero()[:, 0].tolist():
+            row, t = chosen[i]
+            if all(abs(t - other) >= ahead for other in taken.setdefault(row, [])):
+                taken[row].append(t)
+                starts.append(start[i : i + 1])
+                goals.append(goal[i : i + 1])
     if len(starts) < num:
         raise TooFewStatesError(
             f"Wanted {num} starts and goals {ahead} steps apart in {len(windows.rows)} held-out episodes; only "
-            f"{len(starts)} of {len(places)} places are farther than {radius:g} from where the episode went. Take "
-            "fewer episodes, another --ahead, or record more."
+            f"{len(starts)} of {len(places)} places lie so far from each other, and farther than {radius:g} from where "
+            f"the episode went{'' if pushes is None else ', and move the block' if pushes else ', without the block'}. "
+            "Take fewer episodes, another --ahead, or record more."
         )
     return join(starts[:num]), join(goals[:num])
+
+
+def _moved(env: Environment[Any], start: State, goal: State, mover: str) -> WorldState:
+    """The starts with the agent where it is in the goals, for judging alone."""
+    inside = innermost(env)
+    if not (isinstance(inside, Worlds) and isinstance(start, WorldState) and isinstance(goal, WorldState)):
+        raise TypeError(f"Only worlds of other people tell agent and block apart, got {type(inside).__name__}.")
+    return inside.as_if(start, goal, part=mover)
+
+
+@dataclass(frozen=True)
+class ReplayAgent:
+    """Does again what was done in stored episodes from a start of `held_out_pairs` on, then rests.
+
+    A ceiling where nobody can wait for a planner in the world itself. It is not always 1: what was in contact settles
+    anew when a state is restored.
+
+    unit   of the actions of the environment in which it acts, in those that were recorded.
+    ahead  steps that it takes.
+    """
+
+    windows: EpisodeWindows
+    unit: float
+    ahead: int
+
+    def begin(self, env: Environment[Any], goal: State, generator: torch.Generator, effort: Effort) -> Act:
+        left: list[Tensor] = []
+        is_begun = False
+
+        def act(state: State) -> Float[Tensor, "n a"]:
+            nonlocal is_begun
+            if not is_begun:
+                left.extend((self._recorded(state) / self.unit).unbind(1))
+                is_begun = True
+            return left.pop(0) if left else torch.zeros(len(state), len(env.bounds.low))
+
+        return act
+
+    def _recorded(self, state: State) -> Float[Tensor, "n h a"]:
+        """The actions that followed on these states. ValueError for a state that is of no held-out episode."""
+        wanted = {name: tensor.numpy() for name, tensor in state.tensors().items()}
+        rows = {b"".join(wanted[name][i].tobytes() for name in sorted(wanted)): i for i in range(len(state))}
+        found: dict[int, Tensor] = {}
+        for row in self.windows.rows:
+            episode = self.windows.episodes[row]
+            columns = [np.ascontiguousarray(episode[f"{SIMULATOR}{name}"]) for name in sorted(wanted)]
+            for t in range(len(episode) - self.ahead):
+                at = rows.get(b"".join(column[t].tobytes() for column in columns))
+                if at is not None:
+                    found[at] = torch.from_numpy(episode.action[t : t + self.ahead]).float()
+        if missing := len(state) - len(found):
+            raise ValueError(f"{missing} of {len(state)} starts are states of no held-out episode; nothing to replay.")
+        return torch.stack([found[i] for i in range(len(state))])
 
 
 def _states(windows: EpisodeWindows, template: State, places: list[tuple[int, int]]) -> State:

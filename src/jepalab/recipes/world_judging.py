@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from jepalab.backbones.conv import ConvEncoder
 from jepalab.data.trajectories import TrajectoryStream
-from jepalab.dist import Precision
 from jepalab.envs.two_rooms import TwoRooms
-from jepalab.instruments.acting import Agent, Imagination, PlanningAgent, Played, RandomAgent, Simulation
+from jepalab.instruments.acting import Agent, Played
 from jepalab.instruments.bystanders import bystanders
+from jepalab.instruments.first_plans import first_plans
 from jepalab.instruments.imagining import (
-    Looks,
     WorldSubject,
     energy_landscape,
     geodesics,
@@ -29,102 +28,12 @@ from jepalab.instruments.imagining import (
     world_state,
     world_subject,
 )
-from jepalab.instruments.manifests import draw_manifest
-from jepalab.instruments.planning import Trial, diagnose_searches, success
-from jepalab.planners.costs import OverTime, at_the_end
-from jepalab.planners.mppi import MPPI
-from jepalab.planners.planner import Planner
+from jepalab.instruments.planning import Trial, diagnose_searches, outcomes, success
 from jepalab.recipes.world_bench import Walks, WorldBench
-from jepalab.recipes.world_grounds import Ground, TooFewStatesError, ground_of, rooms_ground
+from jepalab.recipes.world_grounds import Ground, TooFewStatesError, ground_of
+from jepalab.recipes.world_planning import FloorName, Planning, UnreadableError
 from jepalab.run import Run
 from jepalab.types import Batch, Objective, Space, WorldModel
-
-FloorName = Literal["random", "oracle"]
-
-
-@dataclass(frozen=True)
-class Planning:
-    """How every agent plans, and on which episodes it is tested.
-
-    Args:
-        cross_room: episodes whose goal lies in the other room; all episodes where there are no rooms.
-        same_room: episodes whose goal lies in the same room.
-        num_steps: of every episode.
-        episode_seed: of starts and goals.
-        planning_seed: of the planner's candidates.
-        horizon: steps that are imagined ahead.
-        num_executed: actions that are taken before the next search.
-        num_samples: candidates in an iteration of the search.
-        num_iterations: of the search.
-        precision: of what is imagined; "bf16" is faster on most machines.
-    """
-
-    cross_room: int = 200
-    same_room: int = 100
-    num_steps: int = 200
-    episode_seed: int = 7
-    planning_seed: int = 0
-    horizon: int = 12
-    num_executed: int = 2
-    num_samples: int = 100
-    num_iterations: int = 5
-    precision: Precision = "bf16"
-
-    def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"An episode has at least one step, got num_steps={self.num_steps}.")
-
-    def of_seed(self, seed: int) -> Planning:
-        """The same episodes with candidates of their own for each run, whose luck is no other's."""
-        return replace(self, planning_seed=self.planning_seed + 1_000_003 * (seed + 1))
-
-    def through_frames(self) -> Planning:
-        """What a model can afford that encodes and decodes a frame at every imagined step: a tenth of the candidates
-        and of the episodes.
-        """
-        return replace(
-            self,
-            cross_room=min(self.cross_room, max(8, self.cross_room // 10)),
-            same_room=min(self.same_room, max(4, self.same_room // 10)),
-            num_samples=max(10, self.num_samples // 10),
-        )
-
-    def planner(self) -> Planner:
-        """The low-compute planner of the newer EB-JEPA (arXiv 2602.03604), its temperature in units of the elites'."""
-        return MPPI(
-            self.num_samples,
-            num_elites=max(2, self.num_samples // 10),
-            num_iterations=self.num_iterations,
-            std=1.0,
-            max_std=2.0,
-        )
-
-    def trial(self, where: TwoRooms | Ground) -> Trial:
-        """The episodes, and within which radii a goal counts as reached."""
-        ground = _ground(where)
-        counts = {"all": self.cross_room, "cross": self.cross_room, "same": self.same_room}
-        num, radius = {group: counts[group] for group in ground.groups}, max(ground.radii.values())
-        manifest = draw_manifest(ground.env, ground.groups, num=num, seed=self.episode_seed, radius=radius)
-        return Trial(ground.env, manifest, ground.radii, num_steps=self.num_steps, seed=self.planning_seed)
-
-    def agent(self, model: WorldModel, where: TwoRooms | Ground, *, over_time: OverTime = at_the_end) -> PlanningAgent:
-        """The agent of a world model, which considers no longer actions than the model was shown."""
-        ground = _ground(where)
-        foresight = Imagination(model, over_time=over_time, frameskip=ground.frameskip, precision=self.precision)
-        return PlanningAgent(foresight, self.planner(), self.horizon, self.num_executed, ground.max_norm)
-
-    def stand_in(self, name: FloorName, where: TwoRooms | Ground) -> Agent:
-        """The floor, which acts by chance, or the ceiling, which plans in the environment itself.
-
-        ValueError for a ceiling in an environment that takes too long for that.
-        """
-        ground = _ground(where)
-        if name == "random":
-            return RandomAgent(ground.max_norm)
-        if not ground.is_fast:
-            raise ValueError(f"To plan in {ground.name} itself would take days; there is no ceiling here.")
-        foresight = Simulation(frameskip=ground.frameskip)
-        return PlanningAgent(foresight, self.planner(), self.horizon, self.num_executed, ground.max_norm)
 
 
 class Floor(Objective):
@@ -181,18 +90,14 @@ def _ground_or_none(stream: TrajectoryStream, planning: Planning) -> Ground | No
     try:
         return ground_of(stream, num_at_once=planning.cross_room + planning.same_room)
     except ValueError as error:
-        _unjudged(error)
+        unjudged(error)
         return None
 
 
-def _unjudged(error: ValueError) -> dict[str, float]:
+def unjudged(error: ValueError) -> dict[str, float]:
     """No scores, and why."""
     print(f"not judged by acting: {error}", file=sys.stderr)
     return {}
-
-
-def _ground(where: TwoRooms | Ground) -> Ground:
-    return where if isinstance(where, Ground) else rooms_ground(where)
 
 
 def environment_of(stream: TrajectoryStream) -> TwoRooms:
@@ -227,27 +132,38 @@ def acting(subject: ActingSubject) -> dict[str, float]:
         return {}
     _PLAYED.pop(subject.objective, None)
     try:
-        trial, played = episodes(subject.objective, subject.ground, _shortened(subject.planning, subject.share))
-    except TooFewStatesError as error:
-        return _unjudged(error)
-    return success(trial, played) | diagnose_searches(played)
+        planning = _shortened(subject.planning, subject.share)
+        trial, played = episodes(subject.objective, subject.ground, planning, world=subject.world)
+    except (TooFewStatesError, UnreadableError) as error:
+        return unjudged(error)
+    planned = {} if subject.world is None else first_plans(subject.world, trial, played)
+    return success(trial, played) | diagnose_searches(played) | planned
+
+
+def keep_outcomes(run: Run) -> dict[str, Any]:
+    """ "outcomes" of the episodes that a run was judged by; nothing where none was played."""
+    known = _PLAYED.get(run.objective)
+    return {} if known is None else {"outcomes": outcomes(*known[1:])}
 
 
 _PLAYED: WeakKeyDictionary[Objective, tuple[Planning, Trial, Played]] = WeakKeyDictionary()
 
 
-def episodes(objective: Objective, where: TwoRooms | Ground, planning: Planning) -> tuple[Trial, Played]:
+def episodes(
+    objective: Objective, where: TwoRooms | Ground, planning: Planning, *, world: WorldSubject | None = None
+) -> tuple[Trial, Played]:
     """The test and what happened in it, played once for all who look at it while the objective lives.
 
-    Models that imagine frames plan as `Planning.through_frames` has it.
+    world  clips that the model embedded, for planning that reads states from embeddings.
+
+    It is planned as `Planning.affordable` has it.
     """
-    imagines: object = objective
-    planning = planning.through_frames() if isinstance(imagines, Looks) else planning
+    planning = planning.affordable(objective)
     known = _PLAYED.get(objective)
     if known is None or known[0] != planning:
         trial, model = planning.trial(where), _world_model(objective)
         if model is not None:
-            agent: Agent = planning.agent(model, where)
+            agent: Agent = planning.agent(model, where, world=world)
         elif isinstance(objective, Floor):
             agent = planning.stand_in(objective.name, where)
         else:

@@ -2,77 +2,39 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.resources import files
 from typing import Any
 
 from jepalab.compare.cells import Budget, Cell, Judging, Unit
 from jepalab.compare.contrasts import Better, Contrast, Equivalent
 from jepalab.compare.courses import Course
+from jepalab.compare.further_contrasts import Exceeds, ManyTimes, Rises, StaysBelow, Widens
 from jepalab.compare.grid import Plan
-from jepalab.compare.tune import Arm, Knob, Tunable
-from jepalab.recipes import worlds
+from jepalab.compare.tune import Tunable
+from jepalab.data.trajectories import TrajectoryStream
+from jepalab.recipes.settings import entries, read_settings, say_where
 from jepalab.recipes.stored_world import Stored
-from jepalab.recipes.world_bench import Rooms, WorldBench, WorldTraining
+from jepalab.recipes.world_arms import ARMS, FRAMES, LIKE, METRIC, METRICS
+from jepalab.recipes.world_bench import Rooms, WorldBench, WorldNetwork, WorldTraining
 from jepalab.recipes.world_films import draw_world
-from jepalab.recipes.world_judging import Planning, acting, acting_subjects, make_floor, understanding
-from jepalab.run import Run
-
-METRIC = "cross_ever_wide"
-STEPS, TRIAL_STEPS = 3_000, 500
-SLOWNESS = Knob("slowness", 1.0, 1_000.0)
-ARMS: dict[str, Arm] = {
-    "J1": Arm("JEPA + VICReg + slowness + inverse dynamics", worlds.vicreg_world, SLOWNESS),
-    "J2": Arm("JEPA + SIGReg + slowness + inverse dynamics", worlds.sigreg_world, SLOWNESS),
-    "J3": Arm("JEPA + EMA teacher + inverse dynamics", worlds.ema_world, Knob("inverse", 0.1, 100.0)),
-    "A1": Arm("JEPA kept up by inverse dynamics alone", worlds.inverse_world, Knob("inverse", 0.1, 100.0)),
-    "G1": Arm("Pixels of rollouts, slowness", worlds.pixel_world, Knob("slowness", 0.001, 100.0)),
-    "G1+J": Arm("Pixels of rollouts, latent loss", worlds.pixel_latent_world, Knob("latent", 0.01, 10.0)),
-    "G2": Arm("Auto-encoder first, dynamics after", worlds.frozen_autoencoder_world, Knob("decoder_share", 0.2, 0.8)),
-    "G3": Arm(
-        "Next frame in pixels, pixel cost", worlds.frame_world, Knob("decoder_width", 8, 32, scale="power of two")
-    ),
-    "G4": Arm(
-        "Next frame by diffusion, pixel cost",
-        worlds.diffusion_world,
-        Knob("decoder_width", 8, 32, scale="power of two"),
-    ),
-    "J1m": Arm("J1 with shuffled actions (floor)", worlds.shuffled_world),
-    "R": Arm("Dynamics on a random encoder (floor)", worlds.random_encoder_world),
-    "CHANCE": Arm("Random actions (floor)", partial(make_floor, name="random")),
-    "SIM": Arm("The environment itself (ceiling)", partial(make_floor, name="oracle")),
-}
-FRAMES = (
-    "G3 and G4 imagine frame by frame, with an encoder and a decoder at every step: they plan with a tenth of the "
-    "candidates and are tested on a tenth of the episodes."
+from jepalab.recipes.world_judging import (
+    ActingSubject,
+    Planning,
+    acting,
+    acting_subjects,
+    keep_outcomes,
+    understanding,
 )
-MAIN = ("J1", "J2", "J3", "G1", "G2", "R", "CHANCE", "SIM")
+from jepalab.recipes.world_tests import with_a_tenth
+from jepalab.run import Run
+from jepalab.types import Objective
+
+STEPS, TRIAL_STEPS = 3_000, 500
+TIED = {"J1": "embeddings", "J1-A1": "embeddings without inverse dynamics"}
+GOALS = (0.5, 0.9)  # of the goals reached: what it cost to get there is told
 TRIAL_EPISODES = Planning(cross_room=60, same_room=0, num_steps=100, episode_seed=1_007)
-METRICS = {
-    METRIC: "arrived, other room",
-    "cross_end_wide": "there at the end, other room",
-    "cross_ever_tight": "arrived within 1.4 px, other room",
-    "cross_end_tight": "at the end within 1.4 px, other room",
-    "same_ever_wide": "arrived, same room",
-    "same_end_wide": "there at the end, same room",
-    "cross_steps_wide": "median steps",
-    "ms_per_action": "ms an action",
-    "geodesic_rank": "latent distance, by the way",
-    "euclidean_rank": "latent distance, by the line",
-    "position_r2": "position R²",
-    "ahead_12": "error 12 ahead over persistence",
-    "ahead_12_px": "pixels off, 12 ahead",
-    "action_error": "action told, pixels off",
-    "teleport_auroc": "surprised by a jump",
-    "dimmed_auroc": "alarmed by dimming",
-    "light_accuracy": "light told (0.5 is chance)",
-    "television_r2": "television R²",
-    "straightness": "straightness",
-    "rankme": "RankMe",
-}
 
 
 @dataclass(frozen=True)
@@ -81,9 +43,14 @@ class WorldLab:
 
     conditions  worlds by name; the arms of a condition that is not in `tuned_on` were tuned under that condition.
     tuned_on    under which other condition the arms of a condition were tuned.
-    declare     the contrasts between competing (arm, condition), declared before any final seed ran.
+    declare     the contrasts between competing (arm, condition), declared before any final seed ran; Holm's correction
+                is over these alone, so they are few.
+    explore     further ones, of which the report gives numbers and no verdict.
     metrics     how the chief metrics are printed; by the first of them trials are ranked.
     trials      on which episodes, which no comparison plays.
+    tests       instruments beside those of every experiment.
+    networks    of conditions whose networks are not the usual ones.
+    equal_compute  conditions in which every arm has as many steps as J1's training FLOPs pay for.
     """
 
     name: str
@@ -91,11 +58,15 @@ class WorldLab:
     conditions: Mapping[str, Rooms | Stored]
     words: Mapping[str, str]
     declare: Callable[[set[tuple[str, str]]], list[Contrast]]
+    explore: Callable[[set[tuple[str, str]]], list[Contrast]] = lambda _: []
     tuned_on: Mapping[str, str] = field(default_factory=dict)
     courses: Sequence[Course] = ()
     notes: Sequence[str] = ()
     metrics: Mapping[str, str] = field(default_factory=lambda: METRICS)
     trials: Planning = TRIAL_EPISODES
+    tests: Sequence[Callable[[ActingSubject], dict[str, float]]] = (with_a_tenth,)
+    networks: Mapping[str, WorldNetwork] = field(default_factory=dict)
+    equal_compute: Collection[str] = ()
 
     def plan(
         self,
@@ -106,21 +77,23 @@ class WorldLab:
         budget: float,
         unit: Unit,
         planning: Planning,
+        given: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Plan:
-        """Every tuned arm and the floors under those conditions."""
+        """Every tuned arm and the floors under those conditions.
+
+        given  what else an arm's recipe is told, by arm.
+        """
         found = self.read_tuned()
-        known = {name: found["conditions"].get(self.tuned_on.get(name, name), {}) for name in conditions}
+        known = {name: entries(found, name, ARMS, tuned_on=self.tuned_on.get(name)) for name in conditions}
         if unknown := [arm for arm in arms if arm not in ARMS]:
             raise ValueError(f"Unknown arms: {', '.join(unknown)}. There are {', '.join(ARMS)}.")
+        if unit not in ("steps", "samples") and {*self.equal_compute} & {*conditions}:
+            raise ValueError(f"A budget in {unit} gives each arm other steps already; give it in steps or samples.")
         cells = [
-            Cell(
-                arm,
-                name,
-                partial(make_world_run, arm=arm, world=self.conditions[name], settings=_settings(known[name], arm)),
-            )
+            Cell(arm, name, self._maker(name, arm, {**_settings(known[name], arm), **(given or {}).get(arm, {})}))
             for name in conditions
             for arm in arms
-            if arm in known[name] or (ARMS[arm].knob is None and (arm != "J1m" or "J1" in known[name]))
+            if arm in known[name] or (ARMS[arm].knob is None and (arm not in LIKE or LIKE[arm] in known[name]))
         ]
         if not any(ARMS[cell.arm].knob for cell in cells):
             raise ValueError(
@@ -134,27 +107,40 @@ class WorldLab:
             seeds=range(num_seeds),
             budget=Budget(budget, unit),
             judging=Judging(
-                instruments=(understanding, acting),
+                instruments=(understanding, acting, *self.tests),
                 curve=(acting,),
                 curve_at=(0.25, 0.5),
                 draw=partial(draw_world, seed=0, planning=planning),
+                keep=keep_outcomes,
                 subjects=partial(acting_subjects, planning=planning),
             ),
             contrasts=self.declare(competing),
+            exploratory=self.explore(competing),
             arms={arm: ARMS[arm].label for arm in arms if any(arm == each for each, _ in competing)},
             conditions={name: self.words[name] for name in conditions},
             metrics=self.metrics,
+            goals=GOALS,
             courses=[course for course in self.courses if len({*course.places} & {*conditions}) > 1],
             notes=[
                 _describe(planning, is_rooms=all(isinstance(self.conditions[name], Rooms) for name in conditions)),
+                *_describe_doors({name: self.conditions[name] for name in conditions}),
                 *([FRAMES] if {"G3", "G4"} & {*arms} else []),
+                f"Settings were chosen by trials of {found.get('steps', TRIAL_STEPS):,} steps; here every arm may "
+                f"spend {budget:,.0f} {unit}.",
                 *self.notes,
+                *say_where(found),
             ],
             settings={
                 "tuning": {k: v for k, v in found.items() if k != "conditions"},
                 "conditions": {name: {arm: known[name][arm] for arm in arms if arm in known[name]} for name in known},
             },
         )
+
+    def _maker(self, condition: str, arm: str, settings: Mapping[str, Any]) -> Callable[[int], Run]:
+        """The run of an arm under a condition, by its seed."""
+        make = make_equal_compute_run if condition in self.equal_compute else make_world_run
+        other = {"network": self.networks[condition]} if condition in self.networks else {}
+        return partial(make, arm=arm, world=self.conditions[condition], settings=settings, **other)
 
     def tunable(self, conditions: Sequence[str]) -> Tunable:
         """The search behind this experiment's settings: every arm by the goals it reaches, of episodes that no
@@ -166,7 +152,7 @@ class WorldLab:
             worlds=self.conditions,
             make=make_world_run,
             judging=Judging(
-                instruments=(acting,), curve=(), curve_at=(), subjects=partial(acting_subjects, planning=self.trials)
+                instruments=(acting,), curve=(), curve_at=(), subjects=partial(trial_subjects, planning=self.trials)
             ),
             metric=next(iter(self.metrics)),
             conditions=conditions,
@@ -175,8 +161,14 @@ class WorldLab:
 
     def read_tuned(self) -> dict[str, Any]:
         """What the recorded search chose, and how it went; no settings where there was none."""
-        file = files("jepalab.recipes").joinpath(f"{self.name}.tuned.json")
-        return json.loads(file.read_text()) if file.is_file() else {"conditions": {}}
+        return read_settings(self.name)
+
+
+def trial_subjects(
+    objective: Objective, stream: TrajectoryStream, *, planning: Planning, share: float = 1.0
+) -> dict[str, ActingSubject]:
+    """What a search judges: as `acting_subjects`, on the validation split, so that no setting is chosen on the test."""
+    return acting_subjects(objective, stream.judged_on("validation"), planning=planning, share=share)
 
 
 def claim(text: str, *, because: str, source: str, metric: str = METRIC) -> Better:
@@ -195,11 +187,13 @@ def claim(text: str, *, because: str, source: str, metric: str = METRIC) -> Bett
     )
 
 
-def tie_of_camps(condition: str) -> Equivalent:
-    """In clean rooms embeddings and pixels do alike."""
+def tie_of_camps(condition: str, *, where: str = "Clean rooms", embeddings: str = "J1") -> Equivalent:
+    """In clean rooms embeddings and pixels do alike. "J1-A1" is what differs from G1 in the objective alone: J1 is told
+    the actions as well.
+    """
     return Equivalent(
-        "Clean rooms: no difference between embeddings and pixels",
-        better="J1",
+        f"{where}: no difference between {TIED[embeddings]} and pixels",
+        better=embeddings,
         than="G1",
         metric=METRIC,
         condition=condition,
@@ -210,21 +204,60 @@ def tie_of_camps(condition: str) -> Equivalent:
     )
 
 
-def that_apply(claims: Sequence[Better | Equivalent], competing: set[tuple[str, str]]) -> list[Contrast]:
-    """Those whose arms both compete under the condition."""
-    return [c for c in claims if {(c.better, c.condition), (c.than, c.condition)} <= competing]
+Claim = Better | Equivalent | Widens | Rises | Exceeds | StaysBelow | ManyTimes
+
+
+def that_apply(claims: Sequence[Claim], competing: set[tuple[str, str]]) -> list[Contrast]:
+    """Those whose arms compete under the condition, or under both where there are two."""
+
+    def named(contrast: Claim) -> set[tuple[str, str]]:
+        if isinstance(contrast, Better | Equivalent):
+            return {(arm, contrast.condition) for arm in (contrast.better, contrast.than)}
+        return contrast.places
+
+    return [contrast for contrast in claims if named(contrast) <= competing]
 
 
 def make_world_run(
-    seed: int, *, arm: str, world: Rooms | Stored, settings: Mapping[str, Any], steps: int = STEPS
+    seed: int,
+    *,
+    arm: str,
+    world: Rooms | Stored,
+    settings: Mapping[str, Any],
+    network: WorldNetwork | None = None,
+    steps: int = STEPS,
 ) -> Run:
     """The run of one arm in one world with the given lr, weight_decay and private knob."""
     shared = {name: value for name, value in settings.items() if name in ("lr", "weight_decay")}
     private = {name: value for name, value in settings.items() if name not in shared}
     training = replace(WorldTraining(steps=steps), **shared)
-    if isinstance(world, Stored):
-        return ARMS[arm].make(WorldBench(stored=world, training=training, seed=seed), **private)
-    return ARMS[arm].make(WorldBench(world=world, training=training, seed=seed), **private)
+    bench = WorldBench(network=network or WorldNetwork(), training=training, seed=seed)
+    bench = replace(bench, stored=world) if isinstance(world, Stored) else replace(bench, world=world)
+    return ARMS[arm].make(bench, **private)
+
+
+def make_equal_compute_run(
+    seed: int,
+    *,
+    arm: str,
+    world: Rooms | Stored,
+    settings: Mapping[str, Any],
+    network: WorldNetwork | None = None,
+    steps: int = STEPS,
+) -> Run:
+    """As `make_world_run`, on as many steps as cost what those would cost J1: what is prepared counts too."""
+    run, like = (
+        make_world_run(seed, arm=each, world=world, settings=chosen, network=network, steps=steps)
+        for each, chosen in ((arm, settings), ("J1", {}))
+    )
+    if not run.steps:
+        return run
+    dearer = run.total(Run.count_flops) / like.total(Run.count_flops)
+
+    def on(steps: int) -> Run:
+        return run.on_steps(max(2, round(steps / dearer)))
+
+    return replace(on(steps), remake=on)
 
 
 def _describe(planning: Planning, *, is_rooms: bool) -> str:
@@ -241,9 +274,24 @@ def _describe(planning: Planning, *, is_rooms: bool) -> str:
     )
 
 
+def _describe_doors(places: Mapping[str, Rooms | Stored]) -> list[str]:
+    """How wide the doors are, which decides how hard it is to pass them."""
+    rooms = {name: place.env().layouts.door_width for name, place in places.items() if isinstance(place, Rooms)}
+    if not rooms:
+        return []
+    widths = {width: [name for name in rooms if rooms[name] == width] for width in sorted({*rooms.values()})}
+    told = "; ".join(f"{width} pixels ({', '.join(names)})" for width, names in widths.items())
+    return [f"Width of the doors: {told}. In EB-JEPA and PLDM they are 9 pixels wide."]
+
+
 def _settings(known: Mapping[str, Any], arm: str) -> Mapping[str, Any]:
-    """An arm's tuned settings. The control with shuffled actions has those of the arm that it controls, and dynamics on
-    a random encoder have its learning rate and decay.
+    """An arm's tuned settings. What differs from another arm in one thing has that arm's but for what makes it differ,
+    and dynamics on an encoder that does not learn have J1's learning rate and decay.
     """
-    found = known.get("J1" if arm in ("J1m", "R") else arm, {}).get("settings", {})
-    return {name: value for name, value in found.items() if name in ("lr", "weight_decay")} if arm == "R" else found
+    is_frozen = arm in ("R", "F")
+    found = known.get("J1" if is_frozen else LIKE.get(arm, arm), {}).get("settings", {})
+    if is_frozen:
+        return {name: value for name, value in found.items() if name in ("lr", "weight_decay")}
+    make = ARMS[arm].make
+    is_set = make.keywords if isinstance(make, partial) else {}
+    return {name: value for name, value in found.items() if name not in is_set}

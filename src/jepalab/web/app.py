@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as PlainHTTPException
 
-from jepalab.progress import ADVICE, COLLAPSED_STD
+from jepalab.progress import ADVICE, ALARMS, COLLAPSED_STD
 from jepalab.web.desk import BusyError, Desk, Job
 from jepalab.web.guard import Asgi, Guard
 from jepalab.web.lesson.page import lesson_body
@@ -140,7 +140,7 @@ def _add_shelf(app: FastAPI, shelf: Shelf, glance: Glance) -> None:
 
     @app.get("/api/alarm")
     def alarm() -> dict[str, Any]:
-        return {"std": COLLAPSED_STD, "advice": ADVICE}
+        return {"std": COLLAPSED_STD, "rings": ALARMS, "advice": ADVICE}
 
     @app.get("/api/run")
     def run(name: str) -> JSONResponse:

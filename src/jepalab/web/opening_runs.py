@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
 from safetensors import SafetensorError
 
-from jepalab.catalogue import find_experiments, find_recipes
-from jepalab.compare.cells import cell_folder
-from jepalab.compare.grid import Plan
-from jepalab.comparing import ComparePlace
+from jepalab import remaking
 from jepalab.run import Run
-from jepalab.training import Place
 from jepalab.web.places import inside
 from jepalab.web.reading_places import Reader
 from jepalab.web.shelf import in_a_line, read_json
@@ -92,61 +86,9 @@ def open_below(root: Path, name: str) -> tuple[Run, Callable[[], Run]]:
 
 
 def way_to_make(root: Path, name: str) -> Callable[[], Run]:
-    """A function that makes the run of this name as it was before its first step, by what its run.json says.
+    """A function that makes the run of this name as it was before its first step, if its words may be followed here.
 
-    A run of `jepalab train` says its recipe and its words, a cell the command of its comparison. Anything else, such as
-    a run that a script started, cannot be made again: ValueError.
+    ValueError for what cannot be made again.
     """
-    known = read_json(below(root, name, "run.json"))
-    if "words" in known and "recipe" in known:
-        recipe, recipes = str(known["recipe"]), find_recipes()
-        if recipe not in recipes:
-            raise ValueError(f"{name} was trained by the recipe {recipe[:80]!r}, which this jepalab has not got.")
-        program = f"jepalab train {recipe}"
-        settings = Reader(root, name).settings(recipes[recipe], Place(), program=program, words=known["words"])
-        return partial(recipes[recipe], **settings)
-    if "fingerprint" in known:
-        return partial(_make_cell, root, known, name)
-    raise ValueError(
-        f"{name} says no command that it could be made again with; wanted a run of `jepalab train`, or a cell of "
-        "`jepalab compare`. Its saved encoder can be used by itself: jepalab.load."
-    )
-
-
-def _make_cell(root: Path, known: Mapping[str, Any], name: str) -> Run:
-    words, experiments = _words_of(known, name), find_experiments()
-    if len(words) < 3 or words[:2] != ["jepalab", "compare"] or words[2] not in experiments:
-        raise ValueError(
-            f"{name} is a cell of a comparison that no `jepalab compare` made, so that its objective cannot be made "
-            "again; only what needs nothing but its encoder can show it."
-        )
-    declare, program = experiments[words[2]], f"jepalab compare {words[2]}"
-    settings = Reader(root, name).settings(declare, ComparePlace(), program=program, words=words[3:])
-    if settings.get("samples") == 0:
-        settings["samples"] = 1  # how long it trains plays no part, and need not be measured
-    plan = declare(**settings)
-    assert isinstance(plan, Plan)
-    seed, place = _seed_of(known, name), below(root, name).absolute().parts[-4:]
-    cell = next((each for each in plan.cells if cell_folder(Path(), each, seed).parts == place), None)
-    if cell is None:
-        raise ValueError(f"{name} is no cell of what `{program}` compares today; run the comparison again.")
-    run = cell.make(seed)
-    found = {"objective": type(run.objective).__name__, "lr": run.lr, "weight_decay": run.weight_decay}
-    others = [f"{key} {known[key]} (now {value})" for key, value in found.items() if known.get(key, value) != value]
-    if others:
-        raise ValueError(f"{name} was trained under settings that are others today: {', '.join(others)}.")
-    return run
-
-
-def _words_of(known: Mapping[str, Any], name: str) -> list[str]:
-    try:
-        return shlex.split(str(known.get("command", "")))
-    except ValueError as problem:
-        raise ValueError(f"The command in the run.json of {name} cannot be read ({problem}).") from problem
-
-
-def _seed_of(known: Mapping[str, Any], name: str) -> int:
-    seed = known.get("seed")
-    if not isinstance(seed, int):
-        raise ValueError(f"The run.json of {name} says no seed; the comparison may not have begun to train it.")
-    return seed
+    known, place = read_json(below(root, name, "run.json")), below(root, name)
+    return remaking.way_to_make(known, place, name=name, settings=Reader(root, name).settings)

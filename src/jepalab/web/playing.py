@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jepalab.envs.two_rooms import EB_JEPA_RADIUS, RoomState, TwoRooms
-from jepalab.instruments.acting import Act, Agent, Effort
+from jepalab.instruments.acting import Act, Agent
+from jepalab.instruments.effort import Effort
 from jepalab.recipes.world_judging import FloorName, Planning
 from jepalab.web.playing_rooms import Room, survey_of, walls_of
 from jepalab.web.playing_worlds import World

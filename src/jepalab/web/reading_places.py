@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jepalab.flags import call_with_flags
+from jepalab.remaking import settings_of
 
 WRITTEN = frozenset({"cache", "out", "publish"})  # settings that say where something is written; all others are read
 
@@ -39,22 +39,8 @@ class Reader:
         Raises:
             ValueError: words that the function does not take today, or that name a place which may not be read.
         """
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise ValueError(f"The words in the run.json of {self.name} are no list of words.")
-        if any(word.replace("_", "-").startswith("--tyro") for word in words):  # the parser itself would write files
-            raise ValueError(f"The words in the run.json of {self.name} ask for something other than a run.")
-
-        def only_parsed(**settings: Any) -> None:
-            """Stands in for the function."""
-
+        settings = settings_of(self.name)(function, place, program=program, words=words)
         signature = inspect.signature(function, eval_str=True)
-        only_parsed.__signature__ = signature  # pyrefly: ignore[missing-attribute]
-        try:
-            settings = call_with_flags(only_parsed, place, program=program, words=words).settings
-        except SystemExit as ended:  # tyro would leave, after words that it does not know or that ask for help
-            raise ValueError(
-                f"`{program}` does not understand today the words that {self.name} was trained with; train it again."
-            ) from ended
         defaults = {key: None if p.default is p.empty else p.default for key, p in signature.parameters.items()}
         return {key: self._allowed(key, value, defaults[key]) for key, value in settings.items()}
 

@@ -16,6 +16,7 @@ const KINDS = {
   look: "legal: white comes out black",
   flicker: "legal: the light flickers",
 };
+const SPACES = { latent: "its embedding", tokens: "tokens" };
 const COMMANDS = ["jepalab train expect-embedding-vicreg", "jepalab train expect-pixels"];
 const state = { runs: [], run: "", kind: "permanence", pair: 0, strength: 0, answer: null };
 const ui = {};
@@ -276,12 +277,12 @@ function panelOf(curve, { x, y0, panel, left, end, isNarrow }) {
     svg(
       "text",
       { x: left + 4, y: y0 - 6, class: "name" },
-      named(curve) + (isNarrow ? "" : `, errors in ${curve.space === "latent" ? "its embedding" : "pixels"}`),
+      named(curve) + (isNarrow ? "" : `, errors in ${SPACES[curve.space] ?? "pixels"}`),
     ),
     svg("text", { x: left - 6, y: y0 + 8, "text-anchor": "end" }, most.toFixed(1)),
     isNarrow
       ? null
-      : svg("text", { x: x(1.5), y: y0 + panel / 2 + 4, "text-anchor": "middle" }, "reads four frames first"),
+      : svg("text", { x: x(1.5), y: y0 + panel / 2 + 4, "text-anchor": "middle" }, `errors count from frame ${state.answer.context + 1}`),
     svg("text", { x: left - 6, y: y0 + panel, "text-anchor": "end" }, "0"),
     svg(
       "g",

@@ -3,7 +3,10 @@
 import { amount, colour, el, setText } from "./dom.js";
 
 const WIDTH = 220, HEIGHT = 36;
-const SHOWN = { std: "spread (std)", rankme: "RankMe", rankme_centred: "RankMe, centred", mean_cosine: "mean cosine" };
+const SHOWN = {
+  std: "spread (std)", std_samples: "spread over samples", rankme: "RankMe", rankme_centred: "RankMe, centred",
+  mean_cosine: "mean cosine",
+};
 
 /** A card for `keyed`: the latest meters, how the spread went, and a warning below the line at which an encoder has
  *  collapsed. Its items: { run, spread: [[step, value], ...], meters, alarm }. */
@@ -14,24 +17,24 @@ export function meterCard({ run }) {
     el("h3", {}, run.name),
     canvas,
     el("dl", {}, Object.entries(SHOWN).map(([name, words]) => el("div", {}, el("dt", {}, words), values[name]))));
-  let warning = null;
+  let warning = null, heard = "";
   const update = ({ spread, meters, alarm }) => {
     for (const name of Object.keys(SHOWN)) setText(values[name], amount(meters[name]));
     canvas.setAttribute("aria-label", `Spread of the embeddings over training, last ${amount(spread.at(-1)?.[1])}`);
     sparkline(canvas, spread, alarm);
-    const hasCollapsed = Boolean(alarm) && Number.isFinite(meters.std) && meters.std < alarm.std;
-    if (hasCollapsed && !warning) node.append((warning = warn(alarm)));
-    if (!hasCollapsed) {
-      warning?.remove();
-      warning = null;
-    }
+    const rung = alarm ? Object.keys(alarm.rings).filter((name) => meters[name] < alarm.std) : [];
+    const words = rung.map((name) => alarm.rings[name]).join("; ");
+    if (words === heard) return;
+    heard = words;
+    warning?.remove();
+    warning = words ? warn(words, alarm.advice) : null;
+    if (warning) node.append(warning);
   };
   return { node, update };
 }
 
 /** Spoken once, when it enters the page; so it stays for as long as its state lasts. */
-const warn = (alarm) =>
-  el("p.warning.bad", { role: "alert" }, `Collapsing: the embeddings all point one way. ${alarm.advice}`);
+const warn = (words, advice) => el("p.warning.bad", { role: "alert" }, `Collapsing: ${words}. ${advice}`);
 
 function sparkline(canvas, points, alarm) {
   const pen = canvas.getContext("2d");

@@ -5,7 +5,8 @@ import { Ground } from "./plan-ground.js";
 
 const WORLDS = [ // recipes of world models
   "vicreg-world", "sigreg-world", "ema-world", "inverse-world", "pixel-world", "pixel-latent-world",
-  "frozen-autoencoder-world", "frame-world", "diffusion-world", "random-encoder-world", "shuffled-world",
+  "frozen-autoencoder-world", "frozen-encoder-world", "frame-world", "diffusion-world", "random-encoder-world",
+  "shuffled-world",
 ];
 const CONTROLS = ["random-encoder-world", "shuffled-world"]; // made not to plan well, so nobody's first choice
 const TRAIN = { JEPA: "jepalab train vicreg-world --steps 1000", generative: "jepalab train pixel-world --steps 1000" };

@@ -8,6 +8,9 @@ export const PRICES = {
 };
 const METERS = {
   std: "collapse meter: spread (std)",
+  std_samples: "collapse meter: spread over samples",
+  teacher_std: "collapse meter: the teacher's spread",
+  teacher_std_samples: "collapse meter: the teacher's spread over samples",
   rankme: "collapse meter: RankMe",
   rankme_centred: "collapse meter: RankMe, centred",
   mean_cosine: "collapse meter: mean cosine",

@@ -13,7 +13,7 @@ from torch import Tensor
 from jepalab.instruments.image_pictures import mask_planes
 from jepalab.instruments.labelled import device_of, evaluating, mixed_precision
 from jepalab.instruments.posthoc import psnr, shrink
-from jepalab.losses.pixels import NormPixels
+from jepalab.losses.pixels import PlainPixels
 from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.types import Mask, PatchEncoder
@@ -106,7 +106,7 @@ def _reconstructed(objective: MAE, x: Float[Tensor, "1 1 c h w"], mask: Mask) ->
     """The pixels that a masked auto-encoder predicts."""
     with evaluating(objective):
         drawn = objective.reconstruct(x, mask)[0, 0]
-    return Own(drawn.clamp(0, 1), "pixels", isinstance(objective.target, NormPixels))
+    return Own(drawn.clamp(0, 1), "pixels", not isinstance(objective.target, PlainPixels))
 
 
 @torch.no_grad()
@@ -114,7 +114,7 @@ def _foretold(shown: PictureRun, objective: MaskedJEPA, x: Float[Tensor, "1 1 c 
     """The embeddings that a JEPA's predictor predicts, drawn by a decoder that learned from those it should predict."""
     decoder = shown.decoder(TARGETS)
     with evaluating(objective), mixed_precision(device_of(objective)):
-        said = objective.predictor(objective.encoder(x, mask.context), mask).float().flatten(1, 2)
+        said = objective.predictor(objective.see(x, mask), mask).float().flatten(1, 2)
     present = torch.ones_like(mask.target, dtype=torch.bool) if mask.present is None else mask.present
     weight, place = present.flatten(1).unsqueeze(-1).float(), mask.target.flatten(1).unsqueeze(-1)
     z = torch.zeros_like(shown.embed(TARGETS, x))

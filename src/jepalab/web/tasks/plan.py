@@ -131,7 +131,9 @@ def _worlds(arguments: Arguments, root: Path, tell: Tell) -> list[World]:
 
 def _planning(arguments: Arguments) -> Planning:
     usual, asked = Planning(), wanted(arguments, "how", dict, default={})
-    settings = {name: _whole(asked, name, ends, default=vars(usual)[name]) for name, ends in BOUNDS.items()}
+    settings: dict[str, Any] = {
+        name: _whole(asked, name, ends, default=vars(usual)[name]) for name, ends in BOUNDS.items()
+    }
     if settings["num_executed"] > settings["horizon"]:
         raise ValueError("A plan has as many actions as steps are imagined ahead; take no more of it than that.")
     luck = _whole(arguments, "luck", (0, LARGEST_SEED), default=0)

@@ -1,0 +1,44 @@
+"""What is said beside scores: settings at an edge of their grid, and how many labels each read-out learned from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jepalab.compare.caveats import edges, label_counts
+from jepalab.compare.metrics import RECOGNITION
+
+
+def cells(*metrics: dict[str, float], arm: str = "J1", condition: str = "pictures") -> list[dict[str, Any]]:
+    return [{"arm": arm, "condition": condition, "seed": seed, "metrics": m} for seed, m in enumerate(metrics)]
+
+
+def test_read_out_edge_and_arms_are_named_with_how_many_of_their_runs_chose_so() -> None:
+    chosen = [
+        *cells({"linear_lambda_edge": -1.0}, {"linear_lambda_edge": 0.0}, {"linear_lambda_edge": -1.0}),
+        *cells({"linear_lambda_edge": -1.0, "attentive_rate_edge": 1.0, "teacher/linear_lambda_edge": 1.0}, arm="G1"),
+        *cells({}, arm="S"),
+    ]
+    (note,) = edges(chosen, RECOGNITION)
+    assert note.endswith(": attentive rate, highest: G1 1/1; linear lambda, lowest: J1 2/3, G1 1/1.")
+
+
+def test_conditions_are_counted_together() -> None:
+    both = [*cells({"linear_lambda_edge": 1.0}), *cells({"linear_lambda_edge": 0.0}, condition="noisy")]
+    (note,) = edges(both, RECOGNITION)
+    assert note.endswith(": linear lambda, highest: J1 1/2.")
+
+
+def test_nothing_is_said_without_an_edge_or_where_none_was_recorded() -> None:
+    assert edges(cells({"linear_lambda_edge": 0.0}), RECOGNITION) == []
+    assert edges(cells({"linear": 0.5, "linear_lambda": 0.01}), RECOGNITION) == []
+
+
+def test_read_outs_are_grouped_by_their_number_of_labels() -> None:
+    counts = {"linear_labels": 45_000.0, "knn_labels": 45_000.0, "attentive_labels": 4_000.0}
+    fewer = counts | {"attentive_labels": 1_270.0}
+    text = label_counts([*cells(counts), *cells(fewer, arm="G1")], RECOGNITION)
+    assert text == (
+        "Labels that each read-out learned from: 45,000 for linear accuracy, kNN accuracy; 1,270 to 4,000 for "
+        "attentive accuracy. Unequal numbers are no comparison of read-outs."
+    )
+    assert label_counts(cells({"linear": 0.5, "shot_all_labels": 9.0}), RECOGNITION) == ""
