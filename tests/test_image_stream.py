@@ -188,8 +188,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         # A process of its own: what earlier tests hold or let go of is not counted.
         command = [sys.executable, "-c", MEGABYTES_OF_FORTY_BATCHES, str(path)]
         resident[num] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    # The pixels alone are 307 MB; hashes, labels and a permutation of 100,000 are about 6.
-    assert resident[100_000] - resident[1000] < 30
+    # The pixels alone are 307 MB; hashes, labels and a permutation of 100,000 are about 6. The same
+    # command run twice differs by up to 30 MB: what the allocator happens to hold.
+    assert resident[100_000] - resident[1000] < 100
 
 
 # Augmentations, against Pillow, torch and the formulas themselves.
