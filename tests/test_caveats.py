@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jepalab.compare.caveats import edges, label_counts
+from jepalab.compare.caveats import edges, label_counts, machines
 from jepalab.compare.metrics import RECOGNITION
 
 
@@ -42,3 +42,15 @@ def test_read_outs_are_grouped_by_their_number_of_labels() -> None:
         "attentive accuracy. Unequal numbers are no comparison of read-outs."
     )
     assert label_counts(cells({"linear": 0.5, "shot_all_labels": 9.0}), RECOGNITION) == ""
+
+
+def on(machine: str, computed_in: str) -> dict[str, Any]:
+    return {"metrics": {}, "compute": {"machine": machine, "computed_in": computed_in}}
+
+
+def test_several_machines_or_precisions_are_told_with_their_runs() -> None:
+    assert machines([on("A", "bf16"), on("A", "bf16"), {"metrics": {}, "compute": {}}, {"metrics": {}}]) == []
+    (note,) = machines([on("A", "bf16"), on("B", "fp32"), on("B", "fp32")])
+    assert "2 on B, in fp32; 1 on A, in bf16 (runs)" in note
+    (note,) = machines([on("A", "bf16"), on("A", "fp32")])
+    assert "1 on A, in bf16; 1 on A, in fp32" in note

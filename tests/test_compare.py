@@ -27,7 +27,7 @@ from jepalab.hub.runs import find_encoders
 from jepalab.recipes.bench import Bench, Training, World
 from jepalab.recipes.distractor import ARMS, make_run
 from jepalab.recipes.sequences import salt_jepa
-from jepalab.records import RunFolder
+from jepalab.records import RunFolder, describe_machine
 from jepalab.run import Run
 from small_runs import (
     JUDGING,
@@ -73,6 +73,7 @@ def test_cell_is_trained_judged_and_recorded(tmp_path: Path) -> None:
     spent = result["compute"]
     assert (spent["steps"], spent["samples"], spent["frames"]) == (8, 8 * 16, 8 * 16 * 3)
     assert (spent["flops_per_step"], spent["train_flops"]) == (flops, 8 * flops)
+    assert (spent["machine"], spent["computed_in"]) == (describe_machine()["machine"], "fp32")
     assert spent["parameters"] == run.count_parameters()
     assert read_result(cell_folder(tmp_path, CELL, 1)) == result
 

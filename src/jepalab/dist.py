@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -23,8 +24,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 
+# Names of torch.cpu.get_capabilities: two sets of x86's instructions, and ARM's.
+BFLOAT16_PRODUCTS = ("avx512_bf16", "amx_bf16", "bf16")
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 
@@ -143,14 +146,43 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[Any]:
+    """Inside, matrix products run in this precision; weights and sums stay in float32.
+
+    precision  "bf16", "fp32", or "auto": bf16 where the device multiplies it in hardware, fp32 elsewhere. A CPU
+               without AVX512-BF16 or AMX takes hundreds of times as long over a product in bf16 as over one in fp32.
+    """
+    if resolve(precision, device) == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def resolve(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """The precision that "auto" means on a device; another is itself."""
+    if precision == "auto":
+        return "bf16" if _multiplies_bfloat16(device.type) else "fp32"
+    return precision
+
+
+@cache
+def _multiplies_bfloat16(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu":
+        return False
+    # What older releases of torch lack; they tell one of the instruction sets alone.
+    known = getattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": torch.cpu._is_avx512_bf16_supported()})()
+    return torch.backends.mkldnn.is_available() and any(known.get(name, False) for name in BFLOAT16_PRODUCTS)
+
+
 class Engine:
     """Where a run computes: device, precision, and its share of the batch. Use as a context manager.
 
     device     "auto" takes CUDA, then MPS, then the CPU.
-    precision  "bf16" runs matrix products under autocast with float32 weights; "fp32" runs everything in float32.
+    precision  as `autocast` takes it.
     """
 
-    def __init__(self, *, device: str = "auto", precision: Precision = "fp32") -> None:
+    def __init__(self, *, device: str = "auto", precision: Precision = "auto") -> None:
         self.owns_group = "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized()
         if self.owns_group:
             backend = "nccl" if device in ("auto", "cuda") and torch.cuda.is_available() else "gloo"
@@ -160,10 +192,10 @@ class Engine:
             keep_freed_memory()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device.index or int(os.environ.get("LOCAL_RANK", 0)))
-        self.precision: Precision = precision
+        self.precision = resolve(precision, self.device)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        return autocast(self.device, self.precision)
 
     def share(self, x: Tensor) -> Tensor:
         """This process's rows of a global batch, on its device."""

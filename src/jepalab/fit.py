@@ -56,7 +56,7 @@ def fit(
     with engine, stop_signals() as interrupted, dist.seeded(run.seed):
         objective = run.objective.train()
         last = RunFolder(folder).latest() if folder else None
-        _prepare(run, records, last, device)
+        _prepare(run, records, last, engine)
         model = engine.distribute(objective)
         stream = run.stream.on(engine.device) if isinstance(run.stream, MovableStream) else run.stream
         optimizer = run.make_optimizer() if run.steps else None
@@ -135,12 +135,13 @@ def fit(
     return seconds
 
 
-def _prepare(run: Run, records: RunFolder | None, last: Checkpoint | None, device: str) -> None:
+def _prepare(run: Run, records: RunFolder | None, last: Checkpoint | None, engine: dist.Engine) -> None:
     """Describes the run and prepares a fresh one; one with a checkpoint reads what was prepared from there."""
     if records:
         settings = ("seed", "steps", "lr", "weight_decay", "warmup", "clip", "precision")
         records.claim(objective=type(run.objective).__name__, **{name: getattr(run, name) for name in settings})
         records.describe(status="running", error="", **describe_objective(run), **describe_machine())
+        records.describe(computed_in=engine.precision)
         records.rewind(last.step if last else 0)
         records.beat(last.step if last else 0)
     if last or not (run.first or run.prepare):
@@ -148,7 +149,7 @@ def _prepare(run: Run, records: RunFolder | None, last: Checkpoint | None, devic
     flops = run.first.total(Run.count_flops) if run.first else 0.0
     with records.beating(0) if records else nullcontext():
         cpu_began = time.process_time()
-        seconds = fit(run.first, device=device) if run.first else 0.0
+        seconds = fit(run.first, device=str(engine.device)) if run.first else 0.0
         began = time.perf_counter()
         if run.prepare:
             run.prepare()

@@ -42,7 +42,7 @@ class Run:
     weight_decay: float = 1e-4
     warmup: float = 0.05
     clip: float = 1.0
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     seed: int = 0
     prepare: Callable[[], None] | None = None
     first: Run | None = None

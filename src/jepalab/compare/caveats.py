@@ -46,6 +46,19 @@ def edges(cells: Sequence[CellResult], names: Mapping[str, str]) -> list[str]:
     ]
 
 
+def machines(cells: Sequence[CellResult]) -> list[str]:
+    """A sentence with the machines and precisions that the cells were trained on, if they are several."""
+    told = [cell["compute"] for cell in cells if "machine" in cell.get("compute", {})]
+    found = Counter(f"{compute['machine']}, in {compute['computed_in']}" for compute in told)
+    if len(found) < 2:
+        return []
+    words = "; ".join(f"{count} on {machine}" for machine, count in found.most_common())
+    return [
+        f"Trained on machines that differ, which says nothing about arms as long as each has its share: {words} "
+        "(runs). Seconds on one are no comparison with seconds on another."
+    ]
+
+
 def search_edges(settings: Mapping[str, Any]) -> list[str]:
     """A sentence with every setting that a search chose at an end of what it searched; none where there is none."""
     words = [

@@ -237,6 +237,7 @@ def _train_and_judge(
         "before": before,
         "judging_seconds": time.perf_counter() - began,
         "parameters": run.count_parameters(),
+        **{fact: told[fact] for fact in ("machine", "computed_in") if fact in told},
     }
     alarms = sum_up_alarms(records.records())
     return {"metrics": metrics, "curve": curve, "compute": compute, "alarms": alarms, **kept}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from jepalab.compare.caveats import edges, search_edges
+from jepalab.compare.caveats import edges, machines, search_edges
 from jepalab.compare.cells import Budget, Cell, Judging, cell_folder, fingerprint, read_result, run_cell
 from jepalab.compare.contrasts import Contrast, answer, judge_all
 from jepalab.compare.courses import Course
@@ -150,6 +150,7 @@ def judge(plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "notes": [
             *(plan.conclude(cells) if plan.conclude else ()),
             *_alarms(cells),
+            *machines(cells),
             *plan.notes,
             *search_edges(plan.settings),
             *edges(cells, plan.metrics),

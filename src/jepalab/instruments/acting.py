@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from jepalab.dist import Precision, keep_freed_memory
+from jepalab.dist import Precision, autocast, keep_freed_memory
 from jepalab.envs.environment import Environment, State
 from jepalab.instruments.effort import Effort, Meter
 from jepalab.planners.costs import OverTime, Read, at_the_end, control_penalty, distance_to, read_out
@@ -81,7 +80,7 @@ class Imagination:
     read       what of embeddings is compared instead: a probed state, decoded pixels. [e s h d] to [e s h f].
     penalty    what the sum of the squared actions counts beside the distance.
     history    frames that the model is given, as many as there are yet at the start of an episode.
-    precision  "bf16" runs the model's matrix products in bfloat16.
+    precision  of the model's matrix products, as `dist.autocast` takes it.
     """
 
     model: WorldModel
@@ -125,7 +124,7 @@ class Imagination:
         def imagine(_: Float[Tensor, "e s h a"]) -> Float[Tensor, "e s h d"]:
             return path
 
-        with self._autocast(action):
+        with autocast(action.device, self.precision):
             path = self.model.rollout(z, past, action)
         counted = action
         if self.over_time is at_the_end:  # what nobody asks for need be neither read nor compared
@@ -137,13 +136,9 @@ class Imagination:
     @torch.no_grad()
     def _look(self, env: Environment, state: State, looking: Meter) -> Float[Tensor, "n d"]:
         x, felt = env.render(state)[:, None], env.proprioception(state)
-        with self._autocast(x):
+        with autocast(x.device, self.precision):
             z = looking(lambda: self.model.encode(x, felt[:, None] if felt.shape[-1] else None))
             return z[:, 0].float()
-
-    def _autocast(self, like: Tensor) -> Any:
-        wanted = self.precision == "bf16"
-        return torch.autocast(like.device.type, torch.bfloat16) if wanted else nullcontext()
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,12 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
 from jepalab.data.sprites import Split
-from jepalab.dist import seeded
+from jepalab.dist import autocast, seeded
 from jepalab.instruments.labelled import (
     LabelledSubject,
     class_index,
     device_of,
     known_classes,
-    mixed_precision,
     observe,
     read,
 )
@@ -165,7 +164,7 @@ def _train(
     schedule = LambdaLR(optimizer, lambda step: _warm_cosine(step, num_steps))
     for rows in _batches(len(truth), batch_size, num_steps, torch.Generator().manual_seed(seed)):
         x = observe(subject.samples, subject.train.index[rows], device=device, size=subject.size)
-        with mixed_precision(device):
+        with autocast(device):
             logits = classifier(x)
         loss = cross_entropy(logits, truth[rows].to(device))
         optimizer.zero_grad()

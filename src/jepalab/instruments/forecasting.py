@@ -16,7 +16,8 @@ from torch import Tensor
 from jepalab.backbones.patch_heads import draw_patches
 from jepalab.backbones.vit import ViT, patchify, unpatchify
 from jepalab.data.sprites import Split
-from jepalab.instruments.labelled import LabelledSubject, device_of, evaluating, mixed_precision, observe
+from jepalab.dist import autocast
+from jepalab.instruments.labelled import LabelledSubject, device_of, evaluating, observe
 from jepalab.instruments.probes import Ridge
 from jepalab.losses.pixels import plain_pixels
 from jepalab.masks.causal import DrawnPast, PastFuture, prefix_sees
@@ -51,7 +52,7 @@ def forecast(subject: LabelledSubject, *, num_clips: int = NUM_FORECAST) -> dict
     def clips(split: Split, num: int) -> Tensor:
         return observe(subject.samples, subject.part(split).index[:num], device=device, size=subject.size)
 
-    with evaluating(objective), torch.no_grad(), mixed_precision(device):
+    with evaluating(objective), torch.no_grad(), autocast(device):
         told = forecaster(objective, clips)
         if told is None:
             return {}

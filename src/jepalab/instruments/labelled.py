@@ -7,7 +7,7 @@ bfloat16 autocast as it was trained. Features come back as float32 on the CPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from jepalab.data.augmentation import LUMA, Crop, Plain
 from jepalab.data.sample_stream import SampleStream
 from jepalab.data.samples import Samples
 from jepalab.data.sprites import SPLITS, Split
+from jepalab.dist import autocast
 from jepalab.types import Encoder, Objective, PatchEncoder
 
 SAMPLES_AT_ONCE = 256
@@ -162,7 +163,7 @@ def read(
     with evaluating(module):
         for start in range(0, len(index), SAMPLES_AT_ONCE):
             rows = slice(start, start + SAMPLES_AT_ONCE)
-            with mixed_precision(device):
+            with autocast(device):
                 x = observe(samples, index[rows], device=device, size=size, channels=channels)
                 part = function(x).float().cpu()
             if found is None:  # filled in place: a list of parts would hold everything twice when joined
@@ -231,13 +232,8 @@ def device_of(module: nn.Module) -> torch.device:
     return next(chain(module.parameters(), module.buffers()), torch.zeros(())).device
 
 
-def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Matrix products in bfloat16 on CUDA and on CPUs, float32 elsewhere; weights and sums stay in float32."""
-    return torch.autocast(device.type, torch.bfloat16) if device.type in {"cuda", "cpu"} else nullcontext()
-
-
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """float32 inside `mixed_precision`: pictures that are changed there must keep their eight bits."""
+    """float32 inside `dist.autocast`: pictures that are changed there must keep their eight bits."""
     return torch.autocast(device.type, enabled=False)
 
 

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import torch
 
-from jepalab.dist import num_cores
-from jepalab.instruments.labelled import mixed_precision
+from jepalab.dist import autocast, num_cores
 from jepalab.records import write_json
 from jepalab.run import Run
 
@@ -147,7 +146,7 @@ def time_pass(run: Run, *, num_samples: int = 128) -> float:
     encoder = next(iter(run.objective.probed_encoders().values()))
     x = run.stream.held_out("train", num_samples).x
     times = []
-    with torch.no_grad(), mixed_precision(torch.device("cpu")):
+    with torch.no_grad(), autocast(torch.device("cpu")):
         for _ in range(3):
             began = time.perf_counter()
             encoder(x)

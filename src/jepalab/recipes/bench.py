@@ -86,13 +86,13 @@ class Training:
         steps: optimizer steps of 48 clips x 6 frames.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on matrices only.
-        precision: "bf16" runs matrix products in bfloat16, weights stay in float32.
+        precision: of matrix products; "auto" is bf16 where the device multiplies it, else fp32.
     """
 
     steps: int = 500
     lr: float = 2e-3
     weight_decay: float = 1e-4
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Schedule:
         weight_decay: of AdamW, on matrices only.
         warmup: share of the steps in which the learning rate rises.
         crop: smallest share of a picture that a random crop keeps; of series nothing is cropped.
-        precision: "bf16" runs matrix products in bfloat16, weights stay in float32.
+        precision: of matrix products; "auto" is bf16 where the device multiplies it, else fp32.
     """
 
     steps: int = 2000
@@ -80,7 +80,7 @@ class Schedule:
     weight_decay: float = 0.05
     warmup: float = 0.1
     crop: float = 0.5
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)

@@ -89,14 +89,14 @@ class TextureTraining:
         batch_size: pictures in a step.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on matrices only.
-        precision: "bf16" runs matrix products in bfloat16, weights stay in float32.
+        precision: of matrix products; "auto" is bf16 where the device multiplies it, else fp32.
     """
 
     steps: int = 3000
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ class WorldTraining:
         history: frames up to there that dynamics with memory read first; no plan gives a model more, see `Planning`.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on matrices only.
-        precision: "bf16" runs matrix products in bfloat16, weights stay in float32.
+        precision: of matrix products; "auto" is bf16 where the device multiplies it, else fp32.
     """
 
     steps: int = 2_000
@@ -169,7 +169,7 @@ class WorldTraining:
     history: int = 1
     lr: float = 2e-3
     weight_decay: float = 1e-5
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)

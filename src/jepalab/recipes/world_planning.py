@@ -67,7 +67,7 @@ class Planning:
             one only.
         space: what of imagined and goal states is compared: their "latent"; the "state" that a linear probe, fitted on
             recorded clips, reads from it; or the "pixels" that a model which draws makes of it.
-        precision: of what is imagined; "bf16" is faster on most machines.
+        precision: of what is imagined; "auto" is bf16 where the device multiplies it, else fp32.
     """
 
     cross_room: int = 200
@@ -85,7 +85,7 @@ class Planning:
     penalty: float = 0.0
     history: int = 1
     space: SpaceName = "latent"
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or self.history < 1:

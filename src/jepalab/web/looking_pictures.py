@@ -15,8 +15,9 @@ from torch import Tensor
 from jepalab.data.sample_stream import SampleStream
 from jepalab.data.samples import Samples
 from jepalab.data.sprites import Split
+from jepalab.dist import autocast
 from jepalab.instruments.image_pictures import NUM_KNOWN, NUM_VALIDATION, places
-from jepalab.instruments.labelled import device_of, evaluating, mixed_precision, read
+from jepalab.instruments.labelled import device_of, evaluating, read
 from jepalab.instruments.posthoc import TokenDecoder, fit_decoder, pool, read_pixels, shrink
 from jepalab.masks.drawing import MaskDrawer
 from jepalab.objectives.masked_jepa import MaskedJEPA
@@ -66,7 +67,7 @@ class PictureRun:
 
     def embed(self, which: str, x: Float[Tensor, "b 1 c h w"]) -> Float[Tensor, "b n d"]:
         """Tokens of pictures, by an encoder or as a masked JEPA's targets."""
-        with evaluating(self.objective), torch.no_grad(), mixed_precision(device_of(self.objective)):
+        with evaluating(self.objective), torch.no_grad(), autocast(device_of(self.objective)):
             return self._function(which, x).float()
 
     def knows(self, which: str, split: Split) -> Known:

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from jepalab.dist import autocast
 from jepalab.instruments.image_pictures import mask_planes
-from jepalab.instruments.labelled import device_of, evaluating, mixed_precision
+from jepalab.instruments.labelled import device_of, evaluating
 from jepalab.instruments.posthoc import psnr, shrink
 from jepalab.losses.pixels import PlainPixels
 from jepalab.objectives.mae import MAE
@@ -113,7 +114,7 @@ def _reconstructed(objective: MAE, x: Float[Tensor, "1 1 c h w"], mask: Mask) ->
 def _foretold(shown: PictureRun, objective: MaskedJEPA, x: Float[Tensor, "1 1 c h w"], mask: Mask) -> Own:
     """The embeddings that a JEPA's predictor predicts, drawn by a decoder that learned from those it should predict."""
     decoder = shown.decoder(TARGETS)
-    with evaluating(objective), mixed_precision(device_of(objective)):
+    with evaluating(objective), autocast(device_of(objective)):
         said = objective.predictor(objective.see(x, mask), mask).float().flatten(1, 2)
     present = torch.ones_like(mask.target, dtype=torch.bool) if mask.present is None else mask.present
     weight, place = present.flatten(1).unsqueeze(-1).float(), mask.target.flatten(1).unsqueeze(-1)
