@@ -78,6 +78,23 @@ def test_cell_is_trained_judged_and_recorded(tmp_path: Path) -> None:
     assert read_result(cell_folder(tmp_path, CELL, 1)) == result
 
 
+def test_what_is_kept_and_drawn_is_of_the_whole_test(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def shares(objective: Any, stream: Any, *, share: float = 1.0) -> dict[str, Any]:
+        seen.append(share)
+        return JUDGING.subjects(objective, stream, share=share)
+
+    judging = replace(
+        JUDGING,
+        subjects=shares,
+        keep=lambda run: {"kept_after": seen[-1]},
+        draw=lambda cell, run, pictures: seen.append(seen[-1]),
+    )
+    assert run_cell(CELL, 0, out=tmp_path, judging=judging)["kept_after"] == 1.0
+    assert seen == [CURVE_SHARE, 1.0, 1.0, CURVE_SHARE], "the last point of the curve comes after"
+
+
 def test_an_alarm_that_rang_is_part_of_the_result_and_of_the_notes(tmp_path: Path) -> None:
     cells = [run_cell(Cell(arm, "plain", make), 0, out=tmp_path, judging=JUDGING) for arm in ("X", "Y")]
     assert [cell["alarms"] for cell in cells] == [[], []]

@@ -58,6 +58,12 @@ def test_what_is_asked_for_is_done(pretend: Pretend) -> None:
         assert product() == torch.float32
 
 
+def test_metal_is_taken_where_it_is_asked_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert Engine().device.type == "cpu"
+
+
 def test_older_torch_is_asked_for_its_one_instruction_set(monkeypatch: pytest.MonkeyPatch, pretend: Pretend) -> None:
     pretend()
     monkeypatch.delattr(torch.cpu, "get_capabilities")

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import random
+import subprocess
 import time
 from pathlib import Path
 
@@ -199,3 +200,58 @@ def test_machine_is_described_so_that_the_command_can_be_repeated(monkeypatch: p
     assert described["command"] == "jepalab train --thing 'my photos'"
     assert described["packages"]["torch"] == torch.__version__
     assert json.loads(json.dumps(described)) == described
+
+
+def test_a_machine_without_git_has_a_description_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert describe_machine()["commit"] == "not known without git"
+
+
+def test_the_commit_of_somebody_elses_repository_is_not_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    inside = tmp_path / "theirs" / "site-packages" / "jepalab"
+    inside.mkdir(parents=True)
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-mx"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path / "theirs", check=True)
+    monkeypatch.setattr("jepalab.records.__file__", str(inside / "records.py"))
+    assert describe_machine()["commit"] == "not a checkout"
+
+
+def test_a_heartbeat_that_cannot_be_written_stops_nothing(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jepalab.records.write_atomically", full)
+    folder.beat(3)
+
+
+def test_on_windows_a_reader_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, refused = Path.replace, [PermissionError(13, "in use")] * 2
+
+    def refusing(self: Path, target: Path) -> Path:
+        if refused:
+            raise refused.pop()
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refusing)
+    with pytest.raises(PermissionError):
+        write_atomically(tmp_path / "run.json", b"new")
+    assert not (tmp_path / "run.json").exists()
+    monkeypatch.setattr("sys.platform", "win32")
+    write_atomically(tmp_path / "run.json", b"new")
+    assert ((tmp_path / "run.json").read_bytes(), refused) == (b"new", [])
+
+
+def test_a_checkpoint_of_a_gpu_is_read_onto_the_cpu_first(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.save(*trained(1.0), step=1, seconds=1.0)
+    read, asked = torch.load, {}
+
+    def load(*where: Path, **how: object) -> object:
+        asked.update(how)
+        return read(*where, weights_only=True)
+
+    monkeypatch.setattr("torch.load", load)
+    folder.load(*trained(0.0))
+    assert asked["map_location"] == "cpu"

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import TextIOWrapper
 from typing import NamedTuple
 
 from jepalab import __version__
@@ -44,6 +45,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 for an error, 2 for a wrong call, 128 + n for signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a pipe on Windows may not know "R²": better a ? than no result
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     if words and words[0] == "--version":
         print(f"jepalab {__version__}")
         return 0

@@ -178,7 +178,7 @@ def _multiplies_bfloat16(device: str) -> bool:
 class Engine:
     """Where a run computes: device, precision, and its share of the batch. Use as a context manager.
 
-    device     "auto" takes CUDA, then MPS, then the CPU.
+    device     "auto" takes CUDA, otherwise the CPU: MPS was never tested, and lacks double precision.
     precision  as `autocast` takes it.
     """
 
@@ -204,7 +204,7 @@ class Engine:
                 f"A batch of {len(x)} clips cannot be shared by {num_processes()} processes; use a multiple of it."
             )
         rows = len(x) // num_processes()
-        return x[rank() * rows : (rank() + 1) * rows].to(self.device, non_blocking=True)
+        return x[rank() * rows : (rank() + 1) * rows].to(self.device, non_blocking=self.device.type == "cuda")
 
     def distribute(self, module: nn.Module) -> nn.Module:
         """The module on this device, its gradients averaged over the processes."""
@@ -249,4 +249,4 @@ def _find_device(name: str) -> torch.device:
 def _best_device() -> str:
     if torch.cuda.is_available():
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return "cpu"

@@ -34,7 +34,7 @@ class EmbedCommand:
         out: file to write: .parquet or .csv with file, label, split and embedding; .npy with a .csv beside it.
         encoder: which encoder of the run, student or teacher; without it, the one that is reported first.
         tokens: write every token of a sample [n t d] in place of their mean [n d]; into .npy only.
-        device: auto takes CUDA, then MPS, then the CPU.
+        device: auto takes CUDA, otherwise the CPU; mps has not been tested.
         opening: how data becomes samples.
     """
 

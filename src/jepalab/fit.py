@@ -77,10 +77,15 @@ def fit(
             with engine.autocast():
                 loss: Loss = model(batch)
             loss.total.backward()
-            norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), run.clip, foreach=True)
+            norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), run.clip)
             healthy &= loss.total.isfinite() & norm.isfinite()
+            measures = (step + 1) % METERS_EVERY == 1
+            # Where it looks it waits for the device, inside the clock: what follows must not find work still queued.
             looks = (
-                (step + 1) % look_every == 0 or step + 1 in (run.steps, *evaluate_at) or _is_due(step + 1, save_every)
+                (step + 1) % look_every == 0
+                or measures
+                or step + 1 in (run.steps, *evaluate_at)
+                or _is_due(step + 1, save_every)
             )
             if looks and not healthy:
                 reason = _explain_divergence(loss, step, records)
@@ -96,10 +101,9 @@ def fit(
             if cpu_seconds is not None:
                 cpu_seconds += (time.process_time() - cpu_began) / torch.get_num_threads()
 
-            measures = step % METERS_EVERY == 1
             if (watch or records) and measures:
                 meters = _measure(objective, batch)
-            if (watch or records) and (looks or measures):
+            if (watch or records) and looks:
                 terms = {name: value.item() for name, value in loss.terms.items()}
                 frames = run.stream.frames_per_batch * step
                 moment = Moment(step, run.steps, seconds, frames, terms, meters)

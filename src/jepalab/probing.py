@@ -84,7 +84,7 @@ class ProbeCommand:
         shots: also learn from few labels a class, from 1 to 100.
         layers: also read every layer of the encoder.
         share: share of the samples to read, for a quick look.
-        device: auto takes CUDA, then MPS, then the CPU.
+        device: auto takes CUDA, otherwise the CPU; mps has not been tested.
         json: print the scores as JSON.
         opening: how data becomes samples.
     """

@@ -32,6 +32,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+READERS_TAKE = (0.01, 0.05, 0.2, 0.5, 1.0)  # seconds
 KEPT_CHECKPOINTS = 2
 
 
@@ -52,10 +53,20 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        _replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Windows refuses to replace a file for as long as somebody reads it, so there it is asked again for a while."""
+    for pause in READERS_TAKE if sys.platform == "win32" else ():
+        with suppress(PermissionError):
+            partial.replace(path)
+            return
+        time.sleep(pause)
+    partial.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -103,8 +114,12 @@ class RunFolder:
         return json.loads(file.read_text()) if file.exists() else {}
 
     def beat(self, step: int) -> None:
-        """Says that the run is alive; a reader takes a running run without a fresh heartbeat for lost."""
-        write_atomically(self.path / "heartbeat", f"{step} {time.time():.0f}\n".encode())
+        """Says that the run is alive; a reader takes a running run without a fresh heartbeat for lost.
+
+        Where it cannot be written the run goes on: a full disk is told of by what writes results.
+        """
+        with suppress(OSError):
+            write_atomically(self.path / "heartbeat", f"{step} {time.time():.0f}\n".encode())
 
     @contextmanager
     def beating(self, step: int, *, every: float = 5.0) -> Iterator[None]:
@@ -113,8 +128,7 @@ class RunFolder:
 
         def beat() -> None:
             while not ended.is_set():
-                with suppress(OSError):  # a full disk is told of by what writes results
-                    self.beat(step)
+                self.beat(step)
                 ended.wait(every)
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -176,7 +190,7 @@ class RunFolder:
                 str(final),
             ) from error
         for old in self.complete()[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(old.path)
+            shutil.rmtree(old.path, ignore_errors=True)  # one that somebody reads on Windows goes the next time
 
     def complete(self) -> list[Checkpoint]:
         """The complete checkpoints, oldest first."""
@@ -200,7 +214,7 @@ class RunFolder:
         objective.load_state_dict(safetensors.torch.load_file(last.path / "model.safetensors"))
         state = json.loads((last.path / "state.json").read_text())
         if optimizer is not None:
-            saved = torch.load(last.path / "optimizer.pt", weights_only=True)
+            saved = torch.load(last.path / "optimizer.pt", weights_only=True, map_location="cpu")
             optimizer.load_state_dict(saved["optimizer"])
             torch.set_rng_state(saved["rng"])
         return state["step"], state["seconds"]
@@ -231,6 +245,13 @@ def _processor() -> str:
 
 
 def _commit() -> str:
+    """That of this package's own checkout, not of another that it is installed in; a machine may have no git."""
     here = Path(__file__).parent
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return asked.stdout.strip() if asked.returncode == 0 else "not a checkout"
+    asking = ["git", "rev-parse", "HEAD", "--show-prefix"]
+    try:
+        asked = subprocess.run(asking, cwd=here, capture_output=True, text=True, check=False)
+    except OSError:
+        return "not known without git"
+    commit, _, prefix = asked.stdout.partition("\n")
+    is_ours = asked.returncode == 0 and prefix.strip() == "src/jepalab/"
+    return commit if is_ours else "not a checkout"

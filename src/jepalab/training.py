@@ -24,7 +24,7 @@ class Place:
 
     Args:
         out: folder of the run; the same command with the same folder goes on where it stopped.
-        device: auto takes CUDA, then MPS, then the CPU.
+        device: auto takes CUDA, otherwise the CPU; mps has not been tested.
         save_every: steps between checkpoints.
         json: print the result as JSON on standard output.
     """

@@ -134,7 +134,7 @@ def follow_gradient(print_: Footprint, rehearsal: Rehearsal, leaf: Leaf) -> None
         for place in places.tolist():
             seen, wanted = (
                 torch.cat(
-                    [torch.zeros(t.numel()) if g is None else g.flatten() for t, g in zip(roots, got, strict=True)]
+                    [(torch.zeros_like(t) if g is None else g).flatten() for t, g in zip(roots, got, strict=True)]
                 )
                 for got in (
                     torch.autograd.grad(side.flatten()[place], roots, retain_graph=True, allow_unused=True)

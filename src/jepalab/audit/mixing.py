@@ -66,6 +66,7 @@ class Rows:
     def __call__(self, key: int, tensor: Tensor) -> None:
         if tensor.ndim and len(tensor) == self.size and tensor.numel() and not tensor.is_complex():
             flat = tensor.detach().reshape(self.size, -1)
+            flat = flat.cpu() if flat.device.type == "mps" else flat  # which has no double precision
             marks = [flat.sum(1, dtype=torch.float64), *(part.double() for part in flat.aminmax(dim=1))]
             # Numbers, not tensors: small blocks that outlive large ones keep the heap from shrinking.
             self.rows[key] = torch.stack(marks, 1).nan_to_num().tolist()

@@ -151,8 +151,8 @@ def fit(
     for order, towards in trained:
         across = moved = whole = 0.0
         for slow, fast in names:  # one at a time: in double precision, all together are four times the copy
-            move = (now[slow] - before[slow]).double().flatten()
-            way = (towards[fast].double() - before[slow].double()).flatten()
+            move = (now[slow] - before[slow]).cpu().double().flatten()
+            way = (towards[fast].cpu().double() - before[slow].cpu().double()).flatten()
             across, moved, whole = across + float(move @ way), moved + float(move @ move), whole + float(way @ way)
         rate = across / max(whole, 1e-300)
         left = max(moved - 2 * rate * across + rate**2 * whole, 0.0)

@@ -116,7 +116,7 @@ def run_cell(
         result = facts | {"status": "done"} | _train_and_judge(cell, seed, out, judging, budget, watch)
     except Exception as error:
         result = facts | {"status": "failed", "metrics": {}, "error": f"{type(error).__name__}: {error}"}
-        (folder / "error.txt").write_text(traceback.format_exc())
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         RunFolder(folder).describe(status="failed", error=result["error"])
         write_json(folder / "result.json", result)
         if not isinstance(error, (ArithmeticError, ValueError, RuntimeError, OSError)):
@@ -207,10 +207,11 @@ def _train_and_judge(
         metrics = judge_run(run, judging)
         if judging.prefer:
             put_first(folder, stands_for(metrics, run.objective.probed_encoders(), judging.prefer))
-        at_the_end = follow(run.objective) if judging.curve else metrics
+        # Before the curve's last point, which is read on a share: what is kept and drawn is of the whole test.
         kept = judging.keep(run) if judging.keep else {}
         if judging.draw:
             judging.draw(cell, run, out / "pictures")
+        at_the_end = follow(run.objective) if judging.curve else metrics
     told = records.description()
     before = {"seconds": told.get("prepare_seconds", 0.0), "flops": told.get("prepare_flops", 0.0)}
     before["steps"] = int(run.first.total(COSTS["steps"])) if run.first else 0

@@ -50,11 +50,12 @@ class PixelFile:
         return file.getvalue()
 
     def _become_coloured(self) -> None:
-        grey, self.channels = self.file, 3
+        grey, coloured, self.channels = self.file, self.path.with_suffix(".coloured"), 3
         grey.seek(len(self._header()))
-        self.file = self.path.with_suffix(".coloured").open("w+b")
-        self.file.write(self._header())
-        with grey:
+        with grey, coloured.open("wb") as file:
+            file.write(self._header())
             while block := grey.read(2**20):
-                self.file.write(np.frombuffer(block, dtype=np.uint8).repeat(3).tobytes())
-        self.path.with_suffix(".coloured").replace(self.path)
+                file.write(np.frombuffer(block, dtype=np.uint8).repeat(3).tobytes())
+        coloured.replace(self.path)  # Windows renames closed files alone
+        self.file = self.path.open("r+b")
+        self.file.seek(0, os.SEEK_END)

@@ -43,15 +43,6 @@ class Foretells(Protocol):
         ...
 
 
-@runtime_checkable
-class Forward(Protocol):
-    """An objective that encodes frames one by one and predicts the embedding that follows: most world models."""
-
-    predictor: Predictor
-
-    def encode(self, x: Float[Tensor, "b t *obs"]) -> Float[Tensor, "b t d"]: ...
-
-
 @dataclass(frozen=True)
 class CopyLastFrame:
     """Expects what it saw last. Its error is the pixels' change, which matched pairs share."""
@@ -116,12 +107,12 @@ def foretellers(objective: Objective) -> Mapping[str, Foretells]:
         return {
             "latent": NextEmbedding(objective.encoder, objective.predictor, _composed(objective.teacher, layer_normed))
         }
-    model: object = objective
-    if not isinstance(model, Forward):
+    encode, predictor = getattr(objective, "encode", None), getattr(objective, "predictor", None)
+    if encode is None or not isinstance(predictor, Predictor):
         return {}
-    latent = NextEmbedding(model.encode, model.predictor, model.encode)
+    latent = NextEmbedding(encode, predictor, encode)
     if isinstance(objective, NextFrame):
-        pixels = NextEmbedding(model.encode, model.predictor, lambda x: x, objective.decoder)
+        pixels = NextEmbedding(encode, predictor, lambda x: x, objective.decoder)
         return {"pixels": pixels, "latent": latent}
     return {"latent": latent}
 

@@ -78,14 +78,6 @@ def _look(model: WorldModel, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t e"
     return torch.cat([model.look(part).float() for part in z.split(CLIPS_AT_ONCE)])
 
 
-@runtime_checkable
-class Normalising(Protocol):
-    """An encoder that says what it takes for the mean and the deviation of its input, of all or of each channel."""
-
-    mean: Tensor
-    std: Tensor
-
-
 @torch.no_grad()
 def world_subject(
     model: WorldModel, env: Environment[Any], stream: TrajectoryStream, *, share: float = 1.0
@@ -258,11 +250,12 @@ def input_statistics(subject: WorldSubject) -> dict[str, float]:
     its deviation from 0. Encoders that do not say how they normalise give nothing.
     """
     model: object = subject.model
-    encoder: object = model.encoder if isinstance(model, Objective) else None
-    if not isinstance(encoder, Normalising):
+    encoder = model.encoder if isinstance(model, Objective) else None
+    mean, std = getattr(encoder, "mean", None), getattr(encoder, "std", None)  # buffers, of all or of each channel
+    if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
         return {}
     x = subject.clips["test"].x.transpose(0, 2).flatten(1)
-    normal = (x - encoder.mean.reshape(-1, 1)) / encoder.std.reshape(-1, 1)
+    normal = (x - mean.reshape(-1, 1)) / std.reshape(-1, 1)
     return {
         "input_mean_off": float(normal.mean(1).abs().max()),
         "input_std_off": float(normal.std(1).log().abs().max()),

@@ -62,11 +62,11 @@ def sgd_probe(
         generator=torch.Generator().manual_seed(seed),
     )
     validation, truth = rows(subject.validation)
-    scores = (heads.predict(validation) == truth).double().mean(dim=1)
+    scores = (heads.predict(validation) == truth).cpu().double().mean(dim=1)
     best = int(scores.argmax())
     test, test_truth = rows(subject.test)
     return {
-        "linear_sgd": float((heads.predict(test)[best] == test_truth).double().mean()),
+        "linear_sgd": float((heads.predict(test)[best] == test_truth).cpu().double().mean()),
         "linear_sgd_validation": float(scores[best]),
         "linear_sgd_rate": float(rates[best]),
         "linear_sgd_rate_edge": edge_of(rates[best], rates),

@@ -24,7 +24,8 @@ def epps_pulley(
     knots = torch.linspace(0, max_knot, num_knots, device=projections.device)
     normal = torch.exp(-knots.square() / 2)
     width = torch.full_like(knots, 2 * max_knot / (num_knots - 1))
-    width[[0, -1]] /= 2
+    width[0] /= 2  # one by one: a list of places would be carried to the device, which then waits for it
+    width[-1] /= 2
     angles = projections.float().unsqueeze(-1) * knots
     real = mean_over_processes(angles.cos().mean(1)) - normal
     imaginary = mean_over_processes(angles.sin().mean(1))

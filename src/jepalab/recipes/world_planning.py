@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -199,18 +199,10 @@ def frames_read(model: WorldModel) -> int | None:
     """How many real frames a model read in training before it went on by its own predictions: what it was made with
     says so, that of stored runs too. None where it does not matter or is not known: without memory, or for all frames.
     """
-    objective: object = model
-    if not isinstance(objective, Unrolled) or isinstance(objective.predictor, MarkovPredictor):
+    unroll = getattr(model, "unroll", None)
+    if isinstance(getattr(model, "predictor", None), MarkovPredictor):
         return None
-    return objective.unroll.history if isinstance(objective.unroll, FromEvery) else None
-
-
-@runtime_checkable
-class Unrolled(Protocol):
-    """A model that says how its dynamics were run over clips in training."""
-
-    predictor: object
-    unroll: object
+    return unroll.history if isinstance(unroll, FromEvery) else None
 
 
 def reader(space: SpaceName, model: WorldModel, world: WorldSubject | None) -> Read | None:
