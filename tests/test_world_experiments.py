@@ -120,6 +120,10 @@ def test_doors_seeds_and_lengths_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert "9 pixels (narrow door, random wall)" in notes
     assert "13 pixels (fixed, 5,000 walks, 1,000 walks, random door)" in notes
     assert "trials of 123 steps; here every arm may spend 77 steps" in notes
+    known["conditions"]["fixed"]["G3"] = SEARCHED
+    notes = " ".join(two_rooms.plan(replace(QUICK, cross_room=200, same_room=100, num_steps=200), preset="all").notes)
+    assert "200 episodes into the other room and 100 within one room, 200 steps each" in notes
+    assert "are tested on 60 episodes into the other room and 10 within one room, the first of the others'" in notes
     plans = [two_rooms.plan(QUICK, preset=name) for name in ("main", "walks", "compute", "all")]
     assert [len(plan.seeds) for plan in [*plans, noisy_tv.plan(QUICK)]] == [5, 3, 3, 1, 5]
     assert len(two_rooms.plan(QUICK, preset="all", num_seeds=2).seeds) == 2

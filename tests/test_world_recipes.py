@@ -38,6 +38,7 @@ from jepalab.recipes.world_judging import (
     acting_subjects,
     environment_of,
     episodes,
+    keep_outcomes,
     make_floor,
     understanding,
 )
@@ -89,13 +90,21 @@ def test_every_arm_starts_alike_trains_and_acts(name: str) -> None:
 def test_models_of_frames_plan_with_a_tenth() -> None:
     full = Planning()
     assert full.through_frames() == replace(full, cross_room=60, same_room=10, num_samples=10)
-    assert replace(full, cross_room=50).through_frames().cross_room == 8  # a look on the way
-    assert TRIAL_EPISODES.through_frames().cross_room == 60  # no arm is ranked by a handful
+    assert replace(full, cross_room=1_000).through_frames().cross_room == 100
+    for planning in (TRIAL_EPISODES, pusht.PLANNING, pusht.TRIALS):  # no arm is ranked by a handful
+        assert planning.through_frames().cross_room >= min(60, planning.cross_room)
+    stream = BENCH.stream()
+    for name in ("frame_world", "vicreg_world"):  # on the way as well, where all have a share of the episodes
+        objective = ARMS[name](BENCH).objective.eval()
+        (subject,) = acting_subjects(objective, stream, planning=replace(QUICK, cross_room=96), share=0.25).values()
+        acting(subject)
+        run = replace(ARMS[name](BENCH), objective=objective)
+        assert keep_outcomes(run)["outcomes"]["episodes"]["cross"] == 24
     for name, share in (("frame_world", 10), ("vicreg_world", 1)):
         objective = ARMS[name](BENCH).objective.eval()
         planning = replace(QUICK, cross_room=20, same_room=10, num_steps=2)
         trial, _ = episodes(objective, BENCH.world.env(), planning)
-        assert len(trial.manifest) == (8 + 4 if share == 10 else 30)
+        assert len(trial.manifest) == (20 + 4 if share == 10 else 30)
 
 
 @pytest.mark.parametrize("dynamics", ["residual", "gru", "causal"])
@@ -268,8 +277,8 @@ def test_a_cell_of_a_comparison_plans_too(
     assert main(["plan", folder, "--episodes", "12", *quick, "--json"]) == 0
     shown = capsys.readouterr()
     found = json.loads(shown.out)
-    assert "with a tenth: 10 candidates, 8 and 4 episodes" in shown.err
-    assert (found["episodes"], found["planning"]["num_samples"]) == (12, 10)
+    assert "with a tenth: 10 candidates, 12 and 4 episodes" in shown.err
+    assert (found["episodes"], found["planning"]["num_samples"]) == (16, 10)
     assert found["scores"]["seed-2"]["imagined_per_action"] == 10 * 2 / 2
     stored, model = open_world(tmp_path / "cells" / "fixed" / "G3" / "seed-2")
     assert stored.seed == 2

@@ -17,6 +17,7 @@ from jepalab.compare.tune import Tunable
 from jepalab.recipes.stored_world import Stored
 from jepalab.recipes.world_judging import Planning
 from jepalab.recipes.world_lab import STEPS, WorldLab, claim, that_apply
+from jepalab.recipes.world_notes import groups_in
 
 NAME = "pusht"
 ARMS_HERE = ("J1", "J2", "J3", "A1", "G1", "G2", "R", "CHANCE", "REPLAY")
@@ -45,14 +46,6 @@ def name_metrics(groups: tuple[str, ...]) -> dict[str, str]:
         "straightness": "straightness",
         "rankme": "RankMe",
     }
-
-
-def groups_in(stored: Stored) -> tuple[str, ...]:
-    """Of which kinds of goals these episodes' world has some, the hardest first."""
-    scene = stored.scene()
-    if scene is None:
-        return ("all",)
-    return ("block", "agent") if scene.kind.mover else ("cross", "same") if scene.name == "two-rooms" else ("all",)
 
 
 def declare(competing: set[tuple[str, str]], *, metric: str) -> list[Contrast]:

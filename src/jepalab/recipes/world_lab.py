@@ -16,7 +16,7 @@ from jepalab.compare.tune import Tunable
 from jepalab.data.trajectories import TrajectoryStream
 from jepalab.recipes.settings import entries, read_settings, say_where
 from jepalab.recipes.stored_world import Stored
-from jepalab.recipes.world_arms import ARMS, FRAMES, LIKE, METRIC, METRICS
+from jepalab.recipes.world_arms import ARMS, LIKE, METRIC, METRICS
 from jepalab.recipes.world_bench import Rooms, WorldBench, WorldNetwork, WorldTraining
 from jepalab.recipes.world_films import draw_world
 from jepalab.recipes.world_judging import (
@@ -27,6 +27,7 @@ from jepalab.recipes.world_judging import (
     keep_outcomes,
     understanding,
 )
+from jepalab.recipes.world_notes import describe_test
 from jepalab.recipes.world_tests import with_a_tenth
 from jepalab.run import Run
 from jepalab.types import Objective
@@ -122,9 +123,7 @@ class WorldLab:
             goals=GOALS,
             courses=[course for course in self.courses if len({*course.places} & {*conditions}) > 1],
             notes=[
-                _describe(planning, is_rooms=all(isinstance(self.conditions[name], Rooms) for name in conditions)),
-                *_describe_doors({name: self.conditions[name] for name in conditions}),
-                *([FRAMES] if {"G3", "G4"} & {*arms} else []),
+                *describe_test(planning, {name: self.conditions[name] for name in conditions}, arms),
                 f"Settings were chosen by trials of {found.get('steps', TRIAL_STEPS):,} steps; here every arm may "
                 f"spend {budget:,.0f} {unit}.",
                 *self.notes,
@@ -258,30 +257,6 @@ def make_equal_compute_run(
         return run.on_steps(max(2, round(steps / dearer)))
 
     return replace(on(steps), remake=on)
-
-
-def _describe(planning: Planning, *, is_rooms: bool) -> str:
-    """Which episodes are played, for the head of the report."""
-    if not is_rooms:
-        return (
-            f"{planning.cross_room} episodes of {planning.num_steps} steps, the same for every arm and seed (seed "
-            f"{planning.episode_seed}): starts and goals are states of held-out episodes, none solved at the start."
-        )
-    return (
-        f"{planning.cross_room} episodes into the other room and {planning.same_room} within one, {planning.num_steps} "
-        f"steps each, the same for every arm and seed (seed {planning.episode_seed}); none is solved at the start. A "
-        "goal counts as reached within 4.5 px (EB-JEPA) or 1.4 px (PLDM)."
-    )
-
-
-def _describe_doors(places: Mapping[str, Rooms | Stored]) -> list[str]:
-    """How wide the doors are, which decides how hard it is to pass them."""
-    rooms = {name: place.env().layouts.door_width for name, place in places.items() if isinstance(place, Rooms)}
-    if not rooms:
-        return []
-    widths = {width: [name for name in rooms if rooms[name] == width] for width in sorted({*rooms.values()})}
-    told = "; ".join(f"{width} pixels ({', '.join(names)})" for width, names in widths.items())
-    return [f"Width of the doors: {told}. In EB-JEPA and PLDM they are 9 pixels wide."]
 
 
 def _settings(known: Mapping[str, Any], arm: str) -> Mapping[str, Any]:

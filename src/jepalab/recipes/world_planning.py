@@ -30,7 +30,7 @@ from jepalab.planners.random_shooting import RandomShooting
 from jepalab.recipes.world_grounds import Ground, rooms_ground
 from jepalab.types import WorldModel
 
-FEWEST = 60  # episodes by which a model can be ranked: of 8, one more or less is an eighth
+FEWEST = 60  # episodes by which a model is ranked, where the test has so many: of 8, one more or less is an eighth
 FloorName = Literal["random", "oracle", "replay"]
 PlannerName = Literal["mppi", "cem", "icem", "gradient", "random-shooting"]
 CostName = Literal["last", "sum", "discounted"]
@@ -103,12 +103,11 @@ class Planning:
 
     def through_frames(self) -> Planning:
         """What a model can afford that encodes or decodes a frame at every imagined step: a tenth of the candidates,
-        and of the episodes a tenth, but of a test of FEWEST or more no fewer than that.
+        and of the episodes a tenth, but no fewer than FEWEST of those by which models are ranked, or all there are.
         """
-        fewest = FEWEST if self.cross_room >= FEWEST else 8
         return replace(
             self,
-            cross_room=min(self.cross_room, max(fewest, self.cross_room // 10)),
+            cross_room=min(self.cross_room, max(FEWEST, self.cross_room // 10)),
             same_room=min(self.same_room, max(4, self.same_room // 10)),
             num_samples=max(10, self.num_samples // 10),
         )
