@@ -18,6 +18,7 @@ from jepalab.backbones.unrolling import FromEvery
 from jepalab.compare.cells import Budget, Cell
 from jepalab.compare.contrasts import Better, Equivalent
 from jepalab.compare.further_contrasts import Exceeds, ManyTimes, Rises, StaysBelow, Widens
+from jepalab.compare.world_episodes import num_shared
 from jepalab.data.trajectories import TrajectoryStream
 from jepalab.envs.scenes import make_two_rooms
 from jepalab.envs.television import Television
@@ -28,8 +29,9 @@ from jepalab.recipes.world_arms import REWARDED
 from jepalab.recipes.world_bench import Rooms, WorldNetwork
 from jepalab.recipes.world_films import draw_world
 from jepalab.recipes.world_grounds import rooms_ground
-from jepalab.recipes.world_judging import ActingSubject, acting, acting_subjects, make_floor
+from jepalab.recipes.world_judging import ActingSubject, acting, acting_subjects, keep_outcomes, make_floor
 from jepalab.recipes.world_lab import WorldLab, make_equal_compute_run
+from jepalab.recipes.world_planning import FloorName
 from jepalab.recipes.world_tests import changes, steps_taken, unseen, with_a_tenth
 from jepalab.run import Run
 from jepalab.types import Batch, Objective, Space, WorldModel
@@ -147,8 +149,22 @@ def test_every_model_also_plans_with_a_tenth_and_by_pixels_where_it_decodes() ->
             assert found[name]["tenth_ms_per_action"] == scores["ms_per_action"]
     assert {name for name, scores in found.items() if "lost_to_pixel_cost" in scores} == {"pixel_world"}
     assert found["pixel_world"]["pixel_cost_ms_per_action"] > 0
-    floor = make_floor(BENCH, name="random").objective
-    assert with_a_tenth(ActingSubject(floor, rooms_ground(BENCH.world.env()), QUICK, None, 1.0)) == {}
+
+
+def test_floor_and_ceiling_play_with_a_tenth_too_and_outcomes_are_kept() -> None:
+    planning = replace(QUICK, cross_room=70, num_samples=200)
+    floors: dict[FloorName, float] = {"random": 0, "oracle": 20 * 3 / 2}
+    for name, imagined in floors.items():
+        run = make_floor(BENCH, name=name)
+        subject = ActingSubject(run.objective, rooms_ground(BENCH.world.env()), planning, None, 1.0)
+        acting(subject)
+        assert "tenth_outcomes" not in keep_outcomes(run)
+        scores = with_a_tenth(subject)
+        assert scores["tenth_imagined_per_action"] == imagined
+        kept = keep_outcomes(run)
+        assert kept["tenth_outcomes"]["episodes"]["cross"] == 60
+        assert kept["tenth_outcomes"]["ever"]["cross"].count("1") / 60 == scores["tenth_cross_ever_wide"]
+        assert num_shared(kept["outcomes"], kept["tenth_outcomes"], "cross") == 60
 
 
 def test_models_are_tested_in_pictures_they_never_saw() -> None:

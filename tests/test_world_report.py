@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from jepalab.compare.milestones import milestone_table, thresholds
 from jepalab.compare.readings import Readings
 from jepalab.compare.stats import mcnemar_exact, wilson_interval
 from jepalab.compare.world_diagnostics import diagnostics_table, error_figure
-from jepalab.compare.world_episodes import episodes_section, pair_of, pairs_table, rates_table
+from jepalab.compare.world_episodes import episodes_section, num_shared, pair_of, pairs_table, rates_table
 from jepalab.envs.two_rooms import EB_JEPA_RADIUS, TwoRooms
 from jepalab.instruments.planning import outcomes, success
 from jepalab.recipes.world_planning import Planning
@@ -78,6 +79,31 @@ def test_rivals_are_paired_on_the_same_episodes_seed_by_seed() -> None:
     assert [row[:-1] for row in table.rows] == [["fixed", "J1 against G1", "0", "cross", "10", "4", "1"]]
     assert "Exploratory" in table.note
     assert pairs_table(declared[2:], runs) is None
+
+
+def test_who_played_the_first_episodes_of_another_is_paired_on_those() -> None:
+    """As G3 and J1 are: of 30 and 20 episodes the first 12 are the same, of another seed none."""
+    planning = Planning(cross_room=12, same_room=4, num_steps=1)
+    fewer, more, others = (
+        outcomes(trial, trial.play(planning.stand_in("random", TwoRooms())))
+        for trial in (
+            replace(planning, **changed).trial(TwoRooms())
+            for changed in ({}, {"cross_room": 30, "same_room": 20}, {"cross_room": 30, "episode_seed": 8})
+        )
+    )
+    assert (num_shared(fewer, more, "cross"), num_shared(more, fewer, "same")) == (12, 4)
+    assert num_shared(fewer, others, "cross") == num_shared(more, others, "cross") == 0
+    assert num_shared(fewer, {k: v for k, v in more.items() if k != "marks"}, "cross") == 0
+    cells = [run("J1", 0, "1"), run("G3", 0, "1")]
+    fewer["ever"]["cross"], more["ever"]["cross"] = "0" * 12, "1" * 8 + "0" * 22
+    cells[0] |= {"outcomes": more, "tenth_outcomes": fewer}
+    cells[1] |= {"outcomes": fewer, "tenth_outcomes": fewer}
+    table = pairs_table([contrast("J1", "G3")], cells)
+    assert table is not None
+    rows = {row[3]: row[4:7] for row in table.rows}
+    assert rows["cross"] == ["12", "8", "0"]
+    assert rows["cross, a tenth of the search"] == ["12", "0", "0"]
+    assert {*rows} == {f"{group}{search}" for group in ("cross", "same") for search in ("", ", a tenth of the search")}
 
 
 def results(*cells: dict[str, Any], goals: tuple[float, ...] = ()) -> dict[str, Any]:
