@@ -268,7 +268,8 @@ def test_a_cell_of_a_comparison_plans_too(
     monkeypatch.setattr(WorldLab, "read_tuned", lambda _: {"conditions": {"fixed": {"G3": SEARCHED}}})
     monkeypatch.setitem(two_rooms.CONDITIONS, "fixed", BENCH.world)
     monkeypatch.setattr("jepalab.recipes.world_lab.WorldBench", partial(WorldBench, network=BENCH.network))
-    monkeypatch.setattr("sys.argv", ["jepalab", "compare", "two-rooms", "--preset", "all", "--budget", "1"])
+    compared = ["--preset", "all", "--budget", "1", "--horizon", "7", "--planner", "cem"]
+    monkeypatch.setattr("sys.argv", ["jepalab", "compare", "two-rooms", *compared])
     cell = next(cell for cell in two_rooms.plan(QUICK, preset="all", budget=1.0).cells if cell.arm == "G3")
     done = run_cell(cell, 2, out=tmp_path, judging=Judging(instruments=()), budget=Budget(1, "steps"))
     assert done["status"] == "done", done.get("error")
@@ -280,6 +281,12 @@ def test_a_cell_of_a_comparison_plans_too(
     assert "with a tenth: 10 candidates, 12 and 4 episodes" in shown.err
     assert (found["episodes"], found["planning"]["num_samples"]) == (16, 10)
     assert found["scores"]["seed-2"]["imagined_per_action"] == 10 * 2 / 2
+    # Planned as it was judged, but where something else is asked for, which is said.
+    assert "not how the comparison planned: num_steps 2, there 200, horizon 2, there 7" in shown.err
+    assert "planner" not in shown.err.split("comparison planned")[1]
+    assert (found["planning"]["planner"], found["planning"]["num_executed"]) == ("cem", 2)
+    assert main(["plan", folder, "--episodes", "2", "--num-steps", "1", "--no-floors", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["planning"]["horizon"] == 7
     stored, model = open_world(tmp_path / "cells" / "fixed" / "G3" / "seed-2")
     assert stored.seed == 2
     weights = RunFolder(Path(folder)).latest()

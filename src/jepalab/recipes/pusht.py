@@ -18,13 +18,13 @@ from jepalab.recipes.stored_world import Stored
 from jepalab.recipes.world_judging import Planning
 from jepalab.recipes.world_lab import STEPS, WorldLab, claim, that_apply
 from jepalab.recipes.world_notes import groups_in
+from jepalab.recipes.world_planning import TOWARDS_RECORDED
 
 NAME = "pusht"
 ARMS_HERE = ("J1", "J2", "J3", "A1", "G1", "G2", "R", "CHANCE", "REPLAY")
 FRAMESKIP = 5  # as DINO-WM and LeWorldModel
 GROUPS = {"block": ", block moved", "cross": ", other room", "all": "", "agent": ", agent alone", "same": ", same room"}
-# Blocks of actions, and episodes twice as long as those in which the goals were reached.
-PLANNING = Planning(cross_room=50, same_room=25, num_steps=50, horizon=5, num_executed=1)
+PLANNING = replace(TOWARDS_RECORDED, cross_room=50, same_room=25)
 TRIALS = replace(PLANNING, cross_room=40, same_room=0, episode_seed=1_007)
 
 

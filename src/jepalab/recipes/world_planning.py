@@ -14,6 +14,7 @@ from torch import Tensor
 from jepalab.backbones.predictor import MarkovPredictor
 from jepalab.backbones.unrolling import FromEvery
 from jepalab.dist import Precision
+from jepalab.envs.scenes import KINDS, SceneName
 from jepalab.envs.two_rooms import TwoRooms
 from jepalab.instruments.acting import Agent, Imagination, PlanningAgent, RandomAgent, Simulation
 from jepalab.instruments.imagining import Looks, WorldSubject
@@ -192,6 +193,15 @@ class Planning:
 
     def _acting(self, foresight: Imagination | Simulation, ground: Ground) -> PlanningAgent:
         return PlanningAgent(foresight, self.searching(), self.horizon, self.num_executed, ground.max_norm)
+
+
+# As DINO-WM has it with goals 25 steps ahead and 5 actions in a block: 25 steps are imagined, and twice as many gone.
+TOWARDS_RECORDED = Planning(num_steps=50, horizon=5, num_executed=1)
+
+
+def usual_planning(name: SceneName) -> Planning:
+    """How it is planned in an environment unless one says otherwise: shorter where goals are taken from recordings."""
+    return TOWARDS_RECORDED if KINDS[name].ahead else Planning()
 
 
 def frames_read(model: WorldModel) -> int | None:
