@@ -152,6 +152,21 @@ def test_batches_are_a_function_of_seed_and_step() -> None:
     )
 
 
+@pytest.mark.parametrize("num", [2, 3, 64])
+def test_no_window_keeps_its_own_actions_when_they_are_shuffled(num: int) -> None:
+    stream = replace(BENCH.stream(), clips_per_batch=num)
+    for step in range(20):
+        taken, shuffled = stream.batch(step).action, replace(stream, relabel="shuffled").batch(step).action
+        assert taken is not None
+        assert shuffled is not None
+        given = (shuffled[:, None] == taken).all((2, 3))  # what was drawn twice is given by two
+        assert bool(given.any(1).all())
+        own = (taken[:, None] == taken).all((2, 3)) & ~torch.eye(num, dtype=torch.bool)
+        assert not bool((given.diagonal() & ~own.any(1)).any())
+    with pytest.raises(ValueError, match="two windows or more"):
+        replace(stream, relabel="shuffled", clips_per_batch=1)
+
+
 def test_windows_longer_than_the_walks_are_refused() -> None:
     with pytest.raises(ValueError, match="is 18 frames long; take shorter clips"):
         replace(BENCH, training=replace(BRIEF, num_frames=18)).stream()

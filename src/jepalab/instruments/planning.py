@@ -102,8 +102,8 @@ def steps_to_success(within: Bool[Tensor, "n t"]) -> Float[Tensor, " n"]:
 
 
 def diagnose_searches(played: Played) -> dict[str, float]:
-    """How the planner fared: "search_gain", the cost of what it kept in the last round over that in the first (median over
-    searches and episodes; 1 with one round), and "search_spread", how far its last candidates lay apart.
+    """How the planner fared: "search_gain", the cost of what it kept in the last round over that in the first (median
+    over searches and episodes; 1 with one round), and "search_spread", how far its last candidates lay apart.
     """
     searches = played.effort.searches
     if not searches:
