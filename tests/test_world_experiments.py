@@ -14,6 +14,8 @@ import torch
 from tests.test_acting import TrueWorld
 from tests.test_world_recipes import ARMS, BENCH, QUICK, SEARCHED
 
+from jepalab.backbones.causal_predictor import CausalPredictor
+from jepalab.backbones.predictor import ResidualDynamics
 from jepalab.backbones.unrolling import FromEvery
 from jepalab.compare.cells import Budget, Cell
 from jepalab.compare.contrasts import Better, Equivalent
@@ -23,7 +25,7 @@ from jepalab.data.trajectories import TrajectoryStream
 from jepalab.envs.scenes import make_two_rooms
 from jepalab.envs.television import Television
 from jepalab.envs.two_rooms import TwoRooms
-from jepalab.recipes import exogenous, noisy_tv, two_rooms, worlds
+from jepalab.recipes import exogenous, noisy_tv, pusht, two_rooms, worlds
 from jepalab.recipes.world_arms import ARMS as ARMS_OF_LAB
 from jepalab.recipes.world_arms import REWARDED
 from jepalab.recipes.world_bench import Rooms, WorldNetwork
@@ -31,7 +33,8 @@ from jepalab.recipes.world_films import draw_world
 from jepalab.recipes.world_grounds import rooms_ground
 from jepalab.recipes.world_judging import ActingSubject, acting, acting_subjects, keep_outcomes, make_floor
 from jepalab.recipes.world_lab import WorldLab, make_equal_compute_run
-from jepalab.recipes.world_planning import FloorName
+from jepalab.recipes.world_notes import describe_test
+from jepalab.recipes.world_planning import FloorName, Unrolled, frames_read
 from jepalab.recipes.world_tests import changes, steps_taken, unseen, with_a_tenth
 from jepalab.run import Run
 from jepalab.types import Batch, Objective, Space, WorldModel
@@ -126,6 +129,10 @@ def test_doors_seeds_and_lengths_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     notes = " ".join(two_rooms.plan(replace(QUICK, cross_room=200, same_room=100, num_steps=200), preset="all").notes)
     assert "200 episodes into the other room and 100 within one room, 200 steps each" in notes
     assert "are tested on 60 episodes into the other room and 10 within one room, the first of the others'" in notes
+    assert "the arm LeWM, which runs in `jepalab compare two-rooms --preset all`" in notes
+    few = describe_test(pusht.PLANNING, {"pusht": Rooms()}, ["G3"])
+    assert few[0].startswith("50 episodes into the other room and 25 within one room, 50 steps each")
+    assert "tested on 50 episodes into the other room and 4 within" in few[-1]
     plans = [two_rooms.plan(QUICK, preset=name) for name in ("main", "walks", "compute", "all")]
     assert [len(plan.seeds) for plan in [*plans, noisy_tv.plan(QUICK)]] == [5, 3, 3, 1, 5]
     assert len(two_rooms.plan(QUICK, preset="all", num_seeds=2).seeds) == 2
@@ -381,3 +388,19 @@ def test_controls_have_the_settings_of_what_they_control_but_for_the_slowness(mo
         assert made.objective.weights.get("slowness") == (7.0 if arm == "J1+2%" else None)
     monkeypatch.setattr(WorldLab, "read_tuned", lambda _: {"conditions": {"flip 0.1": {"J1": tuned["J1"]}}})
     assert {"J1-S", "G1-S"} & {cell.arm for cell in exogenous.plan(QUICK, num_seeds=1).cells} == {"J1-S"}
+
+
+def test_all_arms_of_a_comparison_have_the_dynamics_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorldLab, "read_tuned", lambda _: {"conditions": {"fixed": {"J1": SEARCHED, "G1": SEARCHED}}})
+    monkeypatch.setitem(two_rooms.CONDITIONS, "fixed", BENCH.world)
+    usual, causal = (two_rooms.plan(replace(QUICK, history=2), dynamics=name) for name in ("residual", "causal"))
+    for plan, kind, frames in ((usual, ResidualDynamics, None), (causal, CausalPredictor, 2)):
+        for cell in plan.cells:
+            objective = cell.make(0).objective
+            if isinstance(objective, Unrolled):
+                assert isinstance(objective.predictor, kind)
+                assert isinstance(objective, WorldModel)
+                assert frames_read(objective) == frames
+    assert "network" not in usual.cells[0].make.keywords  # cells recorded without this choice stay what they are
+    assert any("dynamics are 'causal'" in note for note in causal.notes)
+    assert not any("dynamics are" in note for note in usual.notes)

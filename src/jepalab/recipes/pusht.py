@@ -15,6 +15,7 @@ from jepalab.compare.contrasts import Contrast, Equivalent
 from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Tunable
 from jepalab.recipes.stored_world import Stored
+from jepalab.recipes.world_bench import DynamicsName
 from jepalab.recipes.world_judging import Planning
 from jepalab.recipes.world_lab import STEPS, WorldLab, claim, that_apply
 from jepalab.recipes.world_notes import groups_in
@@ -103,6 +104,7 @@ def plan(
     budget: float = float(STEPS),
     unit: Unit = "steps",
     arms: tuple[str, ...] = ARMS_HERE,
+    dynamics: DynamicsName = "residual",
 ) -> Plan:
     """On recorded episodes of PushT, or of your own: whose world model plans its way, embeddings' or pixels'?
 
@@ -115,6 +117,8 @@ def plan(
         unit: steps, samples (windows seen), flops (of training) or seconds (on this machine).
         arms: which take part. Ceilings are REPLAY, which does what was recorded (left out where goals are drawn
             anywhere), and SIM where the world is fast enough to plan in.
+        dynamics: of every arm: "residual" (a perceptron), "gru" or "causal" (a transformer, trained on as many frames
+            as --history gives it); settings were chosen with "residual".
     """
     experiment = lab(data, frameskip)
     scene = Stored(data=data, frameskip=frameskip).scene()
@@ -126,6 +130,7 @@ def plan(
         budget=budget,
         unit=unit,
         planning=planning,
+        dynamics=dynamics,
     )
 
 

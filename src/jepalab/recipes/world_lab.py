@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from jepalab.compare.cells import Budget, Cell, Judging, Unit
 from jepalab.compare.contrasts import Better, Contrast, Equivalent
@@ -17,7 +17,7 @@ from jepalab.data.trajectories import TrajectoryStream
 from jepalab.recipes.settings import entries, read_settings, say_where
 from jepalab.recipes.stored_world import Stored
 from jepalab.recipes.world_arms import ARMS, LIKE, METRIC, METRICS
-from jepalab.recipes.world_bench import Rooms, WorldBench, WorldNetwork, WorldTraining
+from jepalab.recipes.world_bench import DynamicsName, Rooms, WorldBench, WorldNetwork, WorldTraining
 from jepalab.recipes.world_films import draw_world
 from jepalab.recipes.world_judging import (
     ActingSubject,
@@ -36,6 +36,13 @@ STEPS, TRIAL_STEPS = 3_000, 500
 TIED = {"J1": "embeddings", "J1-A1": "embeddings without inverse dynamics"}
 GOALS = (0.5, 0.9)  # of the goals reached: what it cost to get there is told
 TRIAL_EPISODES = Planning(cross_room=60, same_room=0, num_steps=100, episode_seed=1_007)
+
+
+class Memory(NamedTuple):
+    """The dynamics of every arm, and how many frames they are given."""
+
+    dynamics: DynamicsName
+    history: int
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,12 @@ class WorldLab:
         unit: Unit,
         planning: Planning,
         given: Mapping[str, Mapping[str, Any]] | None = None,
+        dynamics: DynamicsName = "residual",
     ) -> Plan:
         """Every tuned arm and the floors under those conditions.
 
-        given  what else an arm's recipe is told, by arm.
+        given     what else an arm's recipe is told, by arm.
+        dynamics  of every arm; those with memory are trained on as many frames as `planning` gives them.
         """
         found = self.read_tuned()
         known = {name: entries(found, name, ARMS, tuned_on=self.tuned_on.get(name)) for name in conditions}
@@ -90,8 +99,9 @@ class WorldLab:
             raise ValueError(f"Unknown arms: {', '.join(unknown)}. There are {', '.join(ARMS)}.")
         if unit not in ("steps", "samples") and {*self.equal_compute} & {*conditions}:
             raise ValueError(f"A budget in {unit} gives each arm other steps already; give it in steps or samples.")
+        memory, told = Memory(dynamics, planning.history), given or {}
         cells = [
-            Cell(arm, name, self._maker(name, arm, {**_settings(known[name], arm), **(given or {}).get(arm, {})}))
+            Cell(arm, name, self._maker(name, arm, {**_settings(known[name], arm), **told.get(arm, {})}, memory))
             for name in conditions
             for arm in arms
             if arm in known[name] or (ARMS[arm].knob is None and (arm not in LIKE or LIKE[arm] in known[name]))
@@ -124,6 +134,11 @@ class WorldLab:
             courses=[course for course in self.courses if len({*course.places} & {*conditions}) > 1],
             notes=[
                 *describe_test(planning, {name: self.conditions[name] for name in conditions}, arms),
+                *(
+                    []
+                    if dynamics == "residual"
+                    else [f"Every arm's dynamics are '{dynamics}'; settings were chosen with 'residual'."]
+                ),
                 f"Settings were chosen by trials of {found.get('steps', TRIAL_STEPS):,} steps; here every arm may "
                 f"spend {budget:,.0f} {unit}.",
                 *self.notes,
@@ -135,10 +150,13 @@ class WorldLab:
             },
         )
 
-    def _maker(self, condition: str, arm: str, settings: Mapping[str, Any]) -> Callable[[int], Run]:
-        """The run of an arm under a condition, by its seed."""
+    def _maker(self, condition: str, arm: str, settings: Mapping[str, Any], memory: Memory) -> Callable[[int], Run]:
+        """The run of an arm under a condition, by its seed. What is usual is not said: it tells no cells apart."""
         make = make_equal_compute_run if condition in self.equal_compute else make_world_run
-        other = {"network": self.networks[condition]} if condition in self.networks else {}
+        network = replace(self.networks.get(condition, WorldNetwork()), dynamics=memory.dynamics)
+        other: dict[str, Any] = {} if network == WorldNetwork() else {"network": network}
+        if memory.dynamics == "causal" and memory.history > 1:
+            other["history"] = memory.history
         return partial(make, arm=arm, world=self.conditions[condition], settings=settings, **other)
 
     def tunable(self, conditions: Sequence[str]) -> Tunable:
@@ -224,12 +242,13 @@ def make_world_run(
     world: Rooms | Stored,
     settings: Mapping[str, Any],
     network: WorldNetwork | None = None,
+    history: int = 1,
     steps: int = STEPS,
 ) -> Run:
     """The run of one arm in one world with the given lr, weight_decay and private knob."""
     shared = {name: value for name, value in settings.items() if name in ("lr", "weight_decay")}
     private = {name: value for name, value in settings.items() if name not in shared}
-    training = replace(WorldTraining(steps=steps), **shared)
+    training = replace(WorldTraining(steps=steps, history=history), **shared)
     bench = WorldBench(network=network or WorldNetwork(), training=training, seed=seed)
     bench = replace(bench, stored=world) if isinstance(world, Stored) else replace(bench, world=world)
     return ARMS[arm].make(bench, **private)
@@ -242,11 +261,12 @@ def make_equal_compute_run(
     world: Rooms | Stored,
     settings: Mapping[str, Any],
     network: WorldNetwork | None = None,
+    history: int = 1,
     steps: int = STEPS,
 ) -> Run:
     """As `make_world_run`, on as many steps as cost what those would cost J1: what is prepared counts too."""
     run, like = (
-        make_world_run(seed, arm=each, world=world, settings=chosen, network=network, steps=steps)
+        make_world_run(seed, arm=each, world=world, settings=chosen, network=network, history=history, steps=steps)
         for each, chosen in ((arm, settings), ("J1", {}))
     )
     if not run.steps:

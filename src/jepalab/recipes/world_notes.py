@@ -15,6 +15,10 @@ GOALS = {
     "agent": "in which the agent alone has to move",
     "all": "",
 }
+SIGREG = (
+    "J2 stands for the literature's JEPA with SIGReg: it has slowness and inverse dynamics as well. LeWorldModel's two "
+    "losses alone are the arm LeWM, which runs in `jepalab compare two-rooms --preset all` (--num-seeds 3 for three)."
+)
 CHIEF = ("cross", "block", "all")  # groups of which `Planning.cross_room` says how many
 
 
@@ -29,7 +33,7 @@ def describe_test(planning: Planning, places: Mapping[str, Rooms | Stored], arms
         f"{planning.episode_seed}); {drawn} is solved at the start.{radii}"
     )
     frames = [_describe_frames(planning, groups)] if {"G3", "G4"} & {*arms} else []
-    return [episodes, *_describe_doors(places), *frames]
+    return [episodes, *_describe_doors(places), *frames, *([SIGREG] if "J2" in arms else [])]
 
 
 def groups_in(stored: Stored) -> tuple[str, ...]:
