@@ -10,6 +10,7 @@ import torch
 from tests.test_acting import TrueWorld
 from torch import Tensor
 
+from jepalab.compare.acting_tables import show_acting
 from jepalab.comparing import ComparePlace
 from jepalab.envs.two_rooms import TwoRooms
 from jepalab.flags import call_with_flags
@@ -23,11 +24,11 @@ from jepalab.planners.gradient import Gradient
 from jepalab.planners.icem import ICEM
 from jepalab.planners.mppi import MPPI
 from jepalab.planners.random_shooting import RandomShooting
-from jepalab.recipes import two_rooms
+from jepalab.recipes import pusht, two_rooms
 from jepalab.recipes.world_bench import Rooms, WorldBench
 from jepalab.recipes.world_judging import acting, acting_subjects
 from jepalab.recipes.world_lab import WorldLab
-from jepalab.recipes.world_planning import PlannerName, Planning, UnreadableError
+from jepalab.recipes.world_planning import PlannerName, Planning, UnreadableError, usual_planning
 from jepalab.recipes.worlds import vicreg_world
 
 ENV = TwoRooms()
@@ -165,3 +166,23 @@ def test_first_plans_are_told_from_what_they_do() -> None:
     assert free["plan_end_px"] < 2 < found["plan_end_px"]
     assert free["plan_way_px"] > 3
     assert first_plans(world, same, same.play(planning.stand_in("random", ENV))) == {}
+
+
+def test_towards_recorded_goals_plans_are_those_of_pusht() -> None:
+    assert usual_planning("two-rooms") == usual_planning("point-maze") == Planning()
+    assert usual_planning("pusht") == replace(pusht.PLANNING, cross_room=200, same_room=100)
+    assert vars(usual_planning("pusht")).items() >= {"horizon": 5, "num_executed": 1, "num_steps": 50}.items()
+
+
+def test_kinds_of_goals_are_named_and_what_p_is_of(capsys: pytest.CaptureFixture[str]) -> None:
+    planning = replace(TINY, cross_room=2, same_room=1, num_steps=1)
+    trial = planning.trial(TwoRooms())
+    played = {name: trial.play(planning.stand_in("random", TwoRooms())) for name in ("model", "floor")}
+    kinds = {"block": ["block moved"], "agent": ["agent alone"], "cross": ["other room"], "same": ["same room"]}
+    for groups in (("block", "block", "agent"), ("cross", "cross", "same"), ("all", "all", "all")):
+        of = replace(trial, manifest=replace(trial.manifest, groups=groups))
+        show_acting(of, {name: success(of, each) for name, each in played.items()}, played, "model")
+        shown = capsys.readouterr().out
+        assert all((words[0] in shown) == (group in groups) for group, words in kinds.items())
+        assert " room" not in shown.replace("other room", "").replace("same room", "")
+        assert ("all goals" in shown) == (groups[0] != "all")

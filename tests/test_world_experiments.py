@@ -14,22 +14,27 @@ import torch
 from tests.test_acting import TrueWorld
 from tests.test_world_recipes import ARMS, BENCH, QUICK, SEARCHED
 
+from jepalab.backbones.causal_predictor import CausalPredictor
+from jepalab.backbones.predictor import ResidualDynamics
 from jepalab.backbones.unrolling import FromEvery
 from jepalab.compare.cells import Budget, Cell
 from jepalab.compare.contrasts import Better, Equivalent
 from jepalab.compare.further_contrasts import Exceeds, ManyTimes, Rises, StaysBelow, Widens
+from jepalab.compare.world_episodes import num_shared
 from jepalab.data.trajectories import TrajectoryStream
 from jepalab.envs.scenes import make_two_rooms
 from jepalab.envs.television import Television
 from jepalab.envs.two_rooms import TwoRooms
-from jepalab.recipes import exogenous, noisy_tv, two_rooms, worlds
+from jepalab.recipes import exogenous, noisy_tv, pusht, two_rooms, worlds
 from jepalab.recipes.world_arms import ARMS as ARMS_OF_LAB
 from jepalab.recipes.world_arms import REWARDED
 from jepalab.recipes.world_bench import Rooms, WorldNetwork
 from jepalab.recipes.world_films import draw_world
 from jepalab.recipes.world_grounds import rooms_ground
-from jepalab.recipes.world_judging import ActingSubject, acting, acting_subjects, make_floor
+from jepalab.recipes.world_judging import ActingSubject, acting, acting_subjects, keep_outcomes, make_floor
 from jepalab.recipes.world_lab import WorldLab, make_equal_compute_run
+from jepalab.recipes.world_notes import describe_test
+from jepalab.recipes.world_planning import FloorName, Unrolled, frames_read
 from jepalab.recipes.world_tests import changes, steps_taken, unseen, with_a_tenth
 from jepalab.run import Run
 from jepalab.types import Batch, Objective, Space, WorldModel
@@ -120,6 +125,14 @@ def test_doors_seeds_and_lengths_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert "9 pixels (narrow door, random wall)" in notes
     assert "13 pixels (fixed, 5,000 walks, 1,000 walks, random door)" in notes
     assert "trials of 123 steps; here every arm may spend 77 steps" in notes
+    known["conditions"]["fixed"]["G3"] = SEARCHED
+    notes = " ".join(two_rooms.plan(replace(QUICK, cross_room=200, same_room=100, num_steps=200), preset="all").notes)
+    assert "200 episodes into the other room and 100 within one room, 200 steps each" in notes
+    assert "are tested on 60 episodes into the other room and 10 within one room, the first of the others'" in notes
+    assert "the arm LeWM, which runs in `jepalab compare two-rooms --preset all`" in notes
+    few = describe_test(pusht.PLANNING, {"pusht": Rooms()}, ["G3"])
+    assert few[0].startswith("50 episodes into the other room and 25 within one room, 50 steps each")
+    assert "tested on 50 episodes into the other room and 4 within" in few[-1]
     plans = [two_rooms.plan(QUICK, preset=name) for name in ("main", "walks", "compute", "all")]
     assert [len(plan.seeds) for plan in [*plans, noisy_tv.plan(QUICK)]] == [5, 3, 3, 1, 5]
     assert len(two_rooms.plan(QUICK, preset="all", num_seeds=2).seeds) == 2
@@ -143,8 +156,22 @@ def test_every_model_also_plans_with_a_tenth_and_by_pixels_where_it_decodes() ->
             assert found[name]["tenth_ms_per_action"] == scores["ms_per_action"]
     assert {name for name, scores in found.items() if "lost_to_pixel_cost" in scores} == {"pixel_world"}
     assert found["pixel_world"]["pixel_cost_ms_per_action"] > 0
-    floor = make_floor(BENCH, name="random").objective
-    assert with_a_tenth(ActingSubject(floor, rooms_ground(BENCH.world.env()), QUICK, None, 1.0)) == {}
+
+
+def test_floor_and_ceiling_play_with_a_tenth_too_and_outcomes_are_kept() -> None:
+    planning = replace(QUICK, cross_room=70, num_samples=200)
+    floors: dict[FloorName, float] = {"random": 0, "oracle": 20 * 3 / 2}
+    for name, imagined in floors.items():
+        run = make_floor(BENCH, name=name)
+        subject = ActingSubject(run.objective, rooms_ground(BENCH.world.env()), planning, None, 1.0)
+        acting(subject)
+        assert "tenth_outcomes" not in keep_outcomes(run)
+        scores = with_a_tenth(subject)
+        assert scores["tenth_imagined_per_action"] == imagined
+        kept = keep_outcomes(run)
+        assert kept["tenth_outcomes"]["episodes"]["cross"] == 60
+        assert kept["tenth_outcomes"]["ever"]["cross"].count("1") / 60 == scores["tenth_cross_ever_wide"]
+        assert num_shared(kept["outcomes"], kept["tenth_outcomes"], "cross") == 60
 
 
 def test_models_are_tested_in_pictures_they_never_saw() -> None:
@@ -361,3 +388,19 @@ def test_controls_have_the_settings_of_what_they_control_but_for_the_slowness(mo
         assert made.objective.weights.get("slowness") == (7.0 if arm == "J1+2%" else None)
     monkeypatch.setattr(WorldLab, "read_tuned", lambda _: {"conditions": {"flip 0.1": {"J1": tuned["J1"]}}})
     assert {"J1-S", "G1-S"} & {cell.arm for cell in exogenous.plan(QUICK, num_seeds=1).cells} == {"J1-S"}
+
+
+def test_all_arms_of_a_comparison_have_the_dynamics_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorldLab, "read_tuned", lambda _: {"conditions": {"fixed": {"J1": SEARCHED, "G1": SEARCHED}}})
+    monkeypatch.setitem(two_rooms.CONDITIONS, "fixed", BENCH.world)
+    usual, causal = (two_rooms.plan(replace(QUICK, history=2), dynamics=name) for name in ("residual", "causal"))
+    for plan, kind, frames in ((usual, ResidualDynamics, None), (causal, CausalPredictor, 2)):
+        for cell in plan.cells:
+            objective = cell.make(0).objective
+            if isinstance(objective, Unrolled):
+                assert isinstance(objective.predictor, kind)
+                assert isinstance(objective, WorldModel)
+                assert frames_read(objective) == frames
+    assert "network" not in usual.cells[0].make.keywords  # cells recorded without this choice stay what they are
+    assert any("dynamics are 'causal'" in note for note in causal.notes)
+    assert not any("dynamics are" in note for note in usual.notes)

@@ -38,6 +38,7 @@ from jepalab.recipes.world_judging import (
     acting_subjects,
     environment_of,
     episodes,
+    keep_outcomes,
     make_floor,
     understanding,
 )
@@ -89,13 +90,21 @@ def test_every_arm_starts_alike_trains_and_acts(name: str) -> None:
 def test_models_of_frames_plan_with_a_tenth() -> None:
     full = Planning()
     assert full.through_frames() == replace(full, cross_room=60, same_room=10, num_samples=10)
-    assert replace(full, cross_room=50).through_frames().cross_room == 8  # a look on the way
-    assert TRIAL_EPISODES.through_frames().cross_room == 60  # no arm is ranked by a handful
+    assert replace(full, cross_room=1_000).through_frames().cross_room == 100
+    for planning in (TRIAL_EPISODES, pusht.PLANNING, pusht.TRIALS):  # no arm is ranked by a handful
+        assert planning.through_frames().cross_room >= min(60, planning.cross_room)
+    stream = BENCH.stream()
+    for name in ("frame_world", "vicreg_world"):  # on the way as well, where all have a share of the episodes
+        objective = ARMS[name](BENCH).objective.eval()
+        (subject,) = acting_subjects(objective, stream, planning=replace(QUICK, cross_room=96), share=0.25).values()
+        acting(subject)
+        run = replace(ARMS[name](BENCH), objective=objective)
+        assert keep_outcomes(run)["outcomes"]["episodes"]["cross"] == 24
     for name, share in (("frame_world", 10), ("vicreg_world", 1)):
         objective = ARMS[name](BENCH).objective.eval()
         planning = replace(QUICK, cross_room=20, same_room=10, num_steps=2)
         trial, _ = episodes(objective, BENCH.world.env(), planning)
-        assert len(trial.manifest) == (8 + 4 if share == 10 else 30)
+        assert len(trial.manifest) == (20 + 4 if share == 10 else 30)
 
 
 @pytest.mark.parametrize("dynamics", ["residual", "gru", "causal"])
@@ -141,6 +150,21 @@ def test_batches_are_a_function_of_seed_and_step() -> None:
     assert torch.equal(shuffled.action.sum(0), taken.action.sum(0)) or torch.allclose(
         shuffled.action.sum(0), taken.action.sum(0)
     )
+
+
+@pytest.mark.parametrize("num", [2, 3, 64])
+def test_no_window_keeps_its_own_actions_when_they_are_shuffled(num: int) -> None:
+    stream = replace(BENCH.stream(), clips_per_batch=num)
+    for step in range(20):
+        taken, shuffled = stream.batch(step).action, replace(stream, relabel="shuffled").batch(step).action
+        assert taken is not None
+        assert shuffled is not None
+        given = (shuffled[:, None] == taken).all((2, 3))  # what was drawn twice is given by two
+        assert bool(given.any(1).all())
+        own = (taken[:, None] == taken).all((2, 3)) & ~torch.eye(num, dtype=torch.bool)
+        assert not bool((given.diagonal() & ~own.any(1)).any())
+    with pytest.raises(ValueError, match="two windows or more"):
+        replace(stream, relabel="shuffled", clips_per_batch=1)
 
 
 def test_windows_longer_than_the_walks_are_refused() -> None:
@@ -259,7 +283,8 @@ def test_a_cell_of_a_comparison_plans_too(
     monkeypatch.setattr(WorldLab, "read_tuned", lambda _: {"conditions": {"fixed": {"G3": SEARCHED}}})
     monkeypatch.setitem(two_rooms.CONDITIONS, "fixed", BENCH.world)
     monkeypatch.setattr("jepalab.recipes.world_lab.WorldBench", partial(WorldBench, network=BENCH.network))
-    monkeypatch.setattr("sys.argv", ["jepalab", "compare", "two-rooms", "--preset", "all", "--budget", "1"])
+    compared = ["--preset", "all", "--budget", "1", "--horizon", "7", "--planner", "cem"]
+    monkeypatch.setattr("sys.argv", ["jepalab", "compare", "two-rooms", *compared])
     cell = next(cell for cell in two_rooms.plan(QUICK, preset="all", budget=1.0).cells if cell.arm == "G3")
     done = run_cell(cell, 2, out=tmp_path, judging=Judging(instruments=()), budget=Budget(1, "steps"))
     assert done["status"] == "done", done.get("error")
@@ -268,9 +293,15 @@ def test_a_cell_of_a_comparison_plans_too(
     assert main(["plan", folder, "--episodes", "12", *quick, "--json"]) == 0
     shown = capsys.readouterr()
     found = json.loads(shown.out)
-    assert "with a tenth: 10 candidates, 8 and 4 episodes" in shown.err
-    assert (found["episodes"], found["planning"]["num_samples"]) == (12, 10)
+    assert "with a tenth: 10 candidates, 12 and 4 episodes" in shown.err
+    assert (found["episodes"], found["planning"]["num_samples"]) == (16, 10)
     assert found["scores"]["seed-2"]["imagined_per_action"] == 10 * 2 / 2
+    # Planned as it was judged, but where something else is asked for, which is said.
+    assert "not how the comparison planned: num_steps 2, there 200, horizon 2, there 7" in shown.err
+    assert "planner" not in shown.err.split("comparison planned")[1]
+    assert (found["planning"]["planner"], found["planning"]["num_executed"]) == ("cem", 2)
+    assert main(["plan", folder, "--episodes", "2", "--num-steps", "1", "--no-floors", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["planning"]["horizon"] == 7
     stored, model = open_world(tmp_path / "cells" / "fixed" / "G3" / "seed-2")
     assert stored.seed == 2
     weights = RunFolder(Path(folder)).latest()

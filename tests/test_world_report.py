@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,13 @@ import torch
 from jepalab.compare.milestones import milestone_table, thresholds
 from jepalab.compare.readings import Readings
 from jepalab.compare.stats import mcnemar_exact, wilson_interval
-from jepalab.compare.world_diagnostics import diagnostics_table, error_figure
-from jepalab.compare.world_episodes import episodes_section, pair_of, pairs_table, rates_table
+from jepalab.compare.world_diagnostics import (
+    diagnostics_section,
+    diagnostics_table,
+    error_figure,
+    pixels_figure,
+)
+from jepalab.compare.world_episodes import episodes_section, num_shared, pair_of, pairs_table, rates_table
 from jepalab.envs.two_rooms import EB_JEPA_RADIUS, TwoRooms
 from jepalab.instruments.planning import outcomes, success
 from jepalab.recipes.world_planning import Planning
@@ -80,6 +86,31 @@ def test_rivals_are_paired_on_the_same_episodes_seed_by_seed() -> None:
     assert pairs_table(declared[2:], runs) is None
 
 
+def test_who_played_the_first_episodes_of_another_is_paired_on_those() -> None:
+    """As G3 and J1 are: of 30 and 20 episodes the first 12 are the same, of another seed none."""
+    planning = Planning(cross_room=12, same_room=4, num_steps=1)
+    fewer, more, others = (
+        outcomes(trial, trial.play(planning.stand_in("random", TwoRooms())))
+        for trial in (
+            replace(planning, **changed).trial(TwoRooms())
+            for changed in ({}, {"cross_room": 30, "same_room": 20}, {"cross_room": 30, "episode_seed": 8})
+        )
+    )
+    assert (num_shared(fewer, more, "cross"), num_shared(more, fewer, "same")) == (12, 4)
+    assert num_shared(fewer, others, "cross") == num_shared(more, others, "cross") == 0
+    assert num_shared(fewer, {k: v for k, v in more.items() if k != "marks"}, "cross") == 0
+    cells = [run("J1", 0, "1"), run("G3", 0, "1")]
+    fewer["ever"]["cross"], more["ever"]["cross"] = "0" * 12, "1" * 8 + "0" * 22
+    cells[0] |= {"outcomes": more, "tenth_outcomes": fewer}
+    cells[1] |= {"outcomes": fewer, "tenth_outcomes": fewer}
+    table = pairs_table([contrast("J1", "G3")], cells)
+    assert table is not None
+    rows = {row[3]: row[4:7] for row in table.rows}
+    assert rows["cross"] == ["12", "8", "0"]
+    assert rows["cross, a tenth of the search"] == ["12", "0", "0"]
+    assert {*rows} == {f"{group}{search}" for group in ("cross", "same") for search in ("", ", a tenth of the search")}
+
+
 def results(*cells: dict[str, Any], goals: tuple[float, ...] = ()) -> dict[str, Any]:
     arms = {cell["arm"]: cell["arm"] for cell in cells}
     about = {"question": "?", "answer": "!", "arms": arms, "conditions": {"fixed": "rooms"}, "seeds": [0]}
@@ -121,5 +152,36 @@ def test_diagnostics_stand_beside_each_other_and_errors_beside_their_controls() 
     assert len(figure.panels) == 1
     for words in ("actions taken", "other clips", "no action", "nothing changes"):
         assert words in figure.panels[0]
+    assert pixels_figure(readings, "fixed") is not None
     assert diagnostics_table(Readings(results(cells[1])), "fixed") is None
     assert error_figure(Readings(results(cells[1])), "fixed") is None
+
+
+def test_positions_ahead_stand_beside_their_controls_and_probes_in_a_table() -> None:
+    kinds = ("", "_shuffled", "_still", "_persistence")
+    found = {f"ahead_{k}_px{kind}": k + i for k in (1, 2, 4) for i, kind in enumerate(kinds)}
+    probes = {"position_r2": 0.9, "position_r": 0.95, "position_mlp_r2": 0.97, "ahead_1_r2": 0.8, "ahead_4_r2": 0.5}
+    cell = run("J1", 0, "10")
+    cell["metrics"] |= found | probes | {"search_gain": 0.25, "ahead_4": 0.5, "input_mean_off": 0.01}
+    section = diagnostics_section(Readings(results(cell)), ["fixed"])
+    errors, pixels = section.figures
+    assert (errors.title, pixels.title) == ("Errors ahead, fixed", "Positions ahead, fixed")
+    for words in ("actions taken", "other clips", "no action", "nothing changes", "position off, px"):
+        assert words in pixels.panels[0]
+    assert {row[2] for row in pixels.sheet.rows} == {*found}
+    searches, read = section.tables
+    assert searches.columns == ["arm", "cost kept, last round over first"]
+    assert dict(zip(read.columns, read.rows[0], strict=True)) == {
+        **{"arm": "J1", "position R²": "0.90", "position r": "0.95", "position R², by a network": "0.97"},
+        **{"input's mean off": "0.01", "position R², 4 ahead": "0.50"},
+    }
+    assert "stale" not in section.text
+
+
+def test_stale_normalisation_is_cried_out() -> None:
+    cells = [run("J1", 0, "10"), run("G1", 0, "10"), run("G2", 0, "10")]
+    for cell, (mean, std) in zip(cells, ((0.1, 0.2), (0.31, 0.1), (0.0, 1.4)), strict=True):
+        cell["metrics"] |= {"search_gain": 0.25, "input_mean_off": mean, "input_std_off": std}
+    section = diagnostics_section(Readings(results(*cells)), ["fixed"])
+    assert section.text.startswith("Warning, fixed: stale normalisation of G1 (mean 0.31, deviation 0.10), G2 (mean")
+    assert "J1" not in section.text

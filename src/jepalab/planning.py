@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-from jepalab.compare.stats import mcnemar_exact, wilson_interval
-from jepalab.compare.tables import amount
+from jepalab.compare.acting_tables import show_acting
 from jepalab.data.trajectories import TrajectoryStream
 from jepalab.envs.changed import Changed
 from jepalab.envs.scenes import LAYOUTS, LayoutName, SceneName
@@ -30,9 +26,9 @@ from jepalab.instruments.planning import Trial, diagnose_searches, success
 from jepalab.progress import count_items
 from jepalab.recipes.world_films import artist, films_of, futures
 from jepalab.recipes.world_grounds import Ground, ground_of, rooms_ground
-from jepalab.recipes.world_planning import FloorName, Planning
+from jepalab.recipes.world_planning import FloorName, Planning, usual_planning
 from jepalab.records import RunFolder
-from jepalab.remaking import settings_of, way_to_make
+from jepalab.remaking import judging_of_cell, settings_of, way_to_make
 from jepalab.types import WorldModel
 
 NAMES: dict[FloorName, str] = {
@@ -41,6 +37,7 @@ NAMES: dict[FloorName, str] = {
     "replay": "the recorded actions again (ceiling)",
 }
 NUM_FILMS = 6
+COUNTED = ("cross_room", "same_room", "episode_seed", "planning_seed")  # of a test, not of the way of planning
 TelevisionName = Literal["none", "noise", "video", "episode", "dataset"]
 
 
@@ -72,7 +69,7 @@ class PlanCommand:
             really do.
         floors: also let the floor and the ceiling act, on the same episodes.
         json: print the result as JSON.
-        how: of planning.
+        how: of planning; what is not asked for is as in the comparison that a cell is of, else as usual in this world.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -100,8 +97,13 @@ def run(words: list[str]) -> int:
         if place is not None:
             check_place(place, suffixes)
     stream, model = open_world(asked.run)
+    ground, judged = _ground(asked, stream, num_at_once=asked.episodes), judged_planning(asked.run)
+    usual = _uncounted(judged or usual_planning(ground.name))
+    # Read again, now that it is known what is usual: what was not asked for is so.
+    asked = tyro.cli(PlanCommand, prog="jepalab plan", args=words, default=replace(asked, how=usual))
     how = _how(asked, model)
-    ground = _ground(asked, stream, num_at_once=how.cross_room)
+    if judged and (others := _differences(asked.how, _uncounted(judged))):
+        print(f"This is not how the comparison planned: {others}.", file=sys.stderr)
     trial = how.trial(ground)
     world = None
     if asked.film is not None or how.space == "state":
@@ -117,13 +119,24 @@ def run(words: list[str]) -> int:
         facts = {"env": ground.name, "episodes": len(trial.manifest), "seed": asked.seed}
         print(json.dumps(facts | {"manifest": trial.manifest.digest, "planning": vars(how), "scores": scores}))
         return 0
-    _show(trial, scores, played, asked.run.name)
+    show_acting(trial, scores, played, asked.run.name)
     print(f"\nepisodes: seed {asked.seed}, manifest {trial.manifest.digest[:16]}, {how.num_steps} steps each")
     print(_in_words(how, ground.frameskip))
     for name, place in (("film", asked.film), ("counterfactuals", asked.counterfactual)):
         if place is not None:
             print(f"{name}: {place}")
     return 0
+
+
+def _uncounted(how: Planning) -> Planning:
+    """The same way of planning; episodes and seeds have flags of the command's own."""
+    return replace(how, **{name: getattr(Planning(), name) for name in COUNTED})
+
+
+def _differences(how: Planning, judged: Planning) -> str:
+    """Where the way of planning is another than a run was judged with, in words; empty where it is not."""
+    pairs = {name: (value, vars(judged)[name]) for name, value in vars(how).items()}
+    return ", ".join(f"{name} {now}, there {then}" for name, (now, then) in pairs.items() if now != then)
 
 
 def _how(asked: PlanCommand, model: WorldModel) -> Planning:
@@ -180,6 +193,14 @@ def _ground(asked: PlanCommand, stream: TrajectoryStream, *, num_at_once: int) -
     return ground
 
 
+def judged_planning(folder: Path) -> Planning | None:
+    """How a cell of a comparison was planned with when it was judged; None for a run of `jepalab train`."""
+    judging = judging_of_cell(RunFolder(folder).description(), name=str(folder), settings=settings_of(str(folder)))
+    subjects = None if judging is None else judging.subjects
+    planning = subjects.keywords.get("planning") if isinstance(subjects, partial) else None
+    return planning if isinstance(planning, Planning) else None
+
+
 def open_world(folder: Path) -> tuple[TrajectoryStream, WorldModel]:
     """The world model of a run's folder, be it of `jepalab train` or a cell of `jepalab compare`, made again as its
     command made it, with the weights it ended with, and the stream it was trained on.
@@ -225,47 +246,3 @@ def _draw(
         write_films(asked.film, films_of(world, trial, played, draw, num=NUM_FILMS, every=2))
     if asked.counterfactual is not None:
         Image.fromarray(sheet_of(futures(model, ground, trial, draw))).save(asked.counterfactual)
-
-
-def _show(trial: Trial, scores: Mapping[str, Mapping[str, float]], played: Mapping[str, Played], chief: str) -> None:
-    """A table: rates with their Wilson intervals, by group, radius and criterion; and one of what acting took."""
-    console = Console(width=None if sys.stdout.isatty() else 116)
-    groups = [*dict.fromkeys(trial.manifest.groups)]
-    for radius, length in trial.radii.items():
-        title = f"within {length:.3g} of the goal"
-        shown = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-        shown.add_column("")
-        for group in groups:
-            name = "" if group == "all" else f"{group} room\n"
-            for title in ("ever", "at the end", "steps"):
-                shown.add_column(f"{name}{title}", justify="right")
-        shown.add_column("p against\nthe model", justify="right")
-        for name, each in scores.items():
-            cells = []
-            for group in groups:
-                num = int(trial.manifest.rows(group).sum())
-                cells += [_rate(each[f"{group}_{when}_{radius}"], num) for when in ("ever", "end")]
-                steps = each.get(f"{group}_steps_{radius}", math.nan)
-                cells.append("" if math.isnan(steps) else f"{steps:.0f}")
-            cells.append("" if name == chief else _against(played[chief], played[name], length))
-            shown.add_row(name, *cells)
-        console.print(shown)
-        print()
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("an action takes", "ms", "FLOPs", "imagined steps", "calls, all\nepisodes at once"):
-        shown.add_column(title, justify="left" if title == "an action takes" else "right")
-    for name, each in scores.items():
-        costs = [amount(each[f"{part}_per_action"]) for part in ("flops", "imagined")]
-        shown.add_row(name, f"{each['ms_per_action']:.2f}", *costs, f"{each['calls_per_action']:.1f}")
-    console.print(shown)
-
-
-def _rate(rate: float, num: int) -> str:
-    low, high = wilson_interval(round(rate * num), num)
-    return f"{rate:.1%} [{low:.0%}, {high:.0%}]"
-
-
-def _against(one: Played, other: Played, radius: float) -> str:
-    """McNemar's exact p of who arrived at some time, over all episodes."""
-    a, b = one.within[radius].any(1), other.within[radius].any(1)
-    return f"{mcnemar_exact(int((a & ~b).sum()), int((~a & b).sum())):.2g}"

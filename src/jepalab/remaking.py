@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from jepalab.catalogue import find_experiments, find_recipes
-from jepalab.compare.cells import cell_folder
+from jepalab.compare.cells import Judging, cell_folder
 from jepalab.compare.grid import Plan
 from jepalab.comparing import ComparePlace
 from jepalab.flags import call_with_flags
@@ -73,7 +73,13 @@ def way_to_make(known: Mapping[str, Any], place: Path, *, name: str, settings: S
     )
 
 
-def _make_cell(known: Mapping[str, Any], place: Path, name: str, settings: Settings) -> Run:
+def judging_of_cell(known: Mapping[str, Any], *, name: str, settings: Settings) -> Judging | None:
+    """How a cell was judged, by its run.json; None for a run that is no cell. ValueError as `way_to_make` says."""
+    return None if "words" in known or "fingerprint" not in known else _plan_of(known, name, settings)[0].judging
+
+
+def _plan_of(known: Mapping[str, Any], name: str, settings: Settings) -> tuple[Plan, str]:
+    """The comparison that a cell is of, declared again, and its command."""
     words, experiments = _words_of(known, name), find_experiments()
     if len(words) < 3 or words[:2] != ["jepalab", "compare"] or words[2] not in experiments:
         raise ValueError(
@@ -86,6 +92,11 @@ def _make_cell(known: Mapping[str, Any], place: Path, name: str, settings: Setti
         asked["samples"] = 1  # how long it trains plays no part, and need not be measured
     plan = declare(**asked)
     assert isinstance(plan, Plan)
+    return plan, program
+
+
+def _make_cell(known: Mapping[str, Any], place: Path, name: str, settings: Settings) -> Run:
+    plan, program = _plan_of(known, name, settings)
     seed, parts = _seed_of(known, name), place.absolute().parts[-4:]
     cell = next((each for each in plan.cells if cell_folder(Path(), each, seed).parts == parts), None)
     if cell is None:

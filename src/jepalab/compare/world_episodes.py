@@ -10,6 +10,8 @@ from jepalab.compare.sheets import Entry, Section, Sheet, Table
 from jepalab.compare.stats import mcnemar_exact, wilson_interval
 
 WHEN = {"ever": "arrived", "end": "there at the end"}
+SEARCHES = {"outcomes": "", "tenth_outcomes": ", a tenth of the search"}
+MARK = 8  # characters by which an episode is known
 
 
 class Pair(NamedTuple):
@@ -63,17 +65,20 @@ def _rate(rate: float, ends: tuple[float, float]) -> str:
 def pairs_table(contrasts: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> Table | None:
     """Declared rivals on the same episodes, seed by seed, by McNemar's exact test; None where there are none."""
     printed, numbers = [], []
-    for contrast, seed, group, pair in _pairs(contrasts, runs):
-        place = [contrast["condition"], f"{contrast['better']} against {contrast['than']}", str(seed), group]
+    for contrast, seed, search, group, pair in _pairs(contrasts, runs):
+        place = [contrast["condition"], f"{contrast['better']} against {contrast['than']}", str(seed)]
         p = "< 0.001" if pair.p < 0.001 else number(pair.p, 3)
-        printed.append([*place, str(pair.num), str(pair.only_first), str(pair.only_second), p])
-        numbers.append([contrast["condition"], contrast["better"], contrast["than"], seed, group, *pair])
+        goals = f"{group}{SEARCHES[search]}"
+        printed.append([*place, goals, str(pair.num), str(pair.only_first), str(pair.only_second), p])
+        numbers.append([contrast["condition"], contrast["better"], contrast["than"], seed, search, group, *pair])
     if not printed:
         return None
-    keys = ["condition", "first", "second", "seed", "group", "episodes", "only_first", "only_second", "p_value"]
+    keys = ["condition", "first", "second", "seed", "of", "group", "episodes", "only_first", "only_second", "p_value"]
     sheet = Sheet("rivals on the same episodes", keys, numbers)
     note = (
         "McNemar's exact two-sided test of who arrived at some time, from the episodes that only one of them reached. "
+        "Where one played the first of the other's episodes alone, the pair is about those; with a tenth of the search "
+        "both plan alike. "
         "Exploratory: not adjusted for the number of rows, and no verdict rests on it."
     )
     columns = ["condition", "declared rivals", "seed", "goals", "episodes", "only the first", "only the second", "p"]
@@ -82,9 +87,9 @@ def pairs_table(contrasts: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[s
 
 def _pairs(
     contrasts: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[Mapping[str, Any], int, str, Pair]]:
-    """Rivals of each contrast in one condition, once; runs on other episodes than the rival's are no pair."""
-    known = {(run["condition"], run["arm"], run["seed"]): run["outcomes"] for run in runs}
+) -> Iterator[tuple[Mapping[str, Any], int, str, str, Pair]]:
+    """Rivals of each contrast in one condition, once, in each search; runs on other episodes are no pair."""
+    known = {(run["condition"], run["arm"], run["seed"]): run for run in runs}
     done: set[tuple[Any, Any, Any]] = set()
     for contrast in contrasts:
         condition, first, second = (contrast.get(key) for key in ("condition", "better", "than"))
@@ -92,11 +97,27 @@ def _pairs(
             continue
         done.add((condition, first, second))
         for seed in sorted({seed for _, _, seed in known}):
-            one, other = (known.get((condition, arm, seed)) for arm in (first, second))
-            if one is None or other is None or one["manifest"] != other["manifest"]:
-                continue
-            for group, outcome in one["ever"].items():
-                yield contrast, seed, group, pair_of(outcome, other["ever"][group])
+            rivals = [known.get((condition, arm, seed), {}) for arm in (first, second)]
+            for search in SEARCHES:
+                one, other = (run.get(search) for run in rivals)
+                if one is None or other is None:
+                    continue
+                for group, outcome in one["ever"].items():
+                    if num := num_shared(one, other, group):
+                        yield contrast, seed, search, group, pair_of(outcome[:num], other["ever"][group][:num])
+
+
+def num_shared(one: Mapping[str, Any], other: Mapping[str, Any], group: str) -> int:
+    """How many episodes of a group both played: all, or all of the one where they are the first of the other's; else 0.
+
+    Outcomes that were kept without marks are of the same episodes only where the whole tests are the same.
+    """
+    if one["manifest"] == other["manifest"]:
+        return len(one["ever"][group])
+    marks = [run.get("marks", {}).get(group, "") for run in (one, other)]
+    first, second = ([text[i : i + MARK] for i in range(0, len(text), MARK)] for text in marks)
+    num = min(len(first), len(second))
+    return num if first[:num] == second[:num] else 0
 
 
 def pair_of(one: str, other: str) -> Pair:

@@ -36,8 +36,8 @@ class TrajectoryStream:
 
     recorded    the trajectories of each split, which share none.
     num_frames  of a window.
-    relabel     "as taken", or "shuffled": each window gets the actions of another window of the batch, a control that
-                shows whether a model uses them.
+    relabel     "as taken", or "shuffled": each window gets the actions of another window of the batch, never its own, a
+                control that shows whether a model uses them.
     """
 
     recorded: Mapping[Split, Trajectories]
@@ -52,6 +52,8 @@ class TrajectoryStream:
                 raise ValueError(
                     f"No trajectory of the {split} split is {self.num_frames} frames long; take shorter clips."
                 )
+        if self.relabel == "shuffled" and self.clips_per_batch < 2:
+            raise ValueError("Actions are shuffled among the windows of a batch; take two windows or more.")
 
     @property
     def frames_per_batch(self) -> int:
@@ -63,8 +65,10 @@ class TrajectoryStream:
         batch = self._draw("train", self.clips_per_batch, generator)
         if self.relabel == "as taken":
             return batch
-        other = torch.randperm(len(batch), generator=generator)
         assert batch.action is not None
+        # One cycle through all windows in a random order: a permutation leaves one of them its own actions on average.
+        order = torch.randperm(len(batch), generator=generator)
+        other = torch.empty_like(order).scatter_(0, order, order.roll(1))
         return Batch(batch.x, batch.views, batch.action[other], batch.proprio, batch.factors)
 
     def held_out(self, split: Split, num_clips: int) -> Batch:

@@ -76,8 +76,9 @@ def success(trial: Trial, played: Played) -> dict[str, float]:
 def outcomes(trial: Trial, played: Played) -> dict[str, Any]:
     """Episode by episode, as JSON can hold it, so that agents on the same episodes can be compared in pairs.
 
-    "manifest" the digest of the episodes and "episodes" how many there are of each group; within the "radius" that
-    counts first, "ever" and "end", for each group a 1 or a 0 an episode in a string.
+    "manifest" the digest of the episodes, "episodes" how many there are of each group and "marks", by which each is
+    known, 8 digits an episode in a string; within the "radius" that counts first, "ever" and "end", for each group a 1
+    or a 0 an episode in a string.
     """
     chief = next(iter(trial.radii.values()))
     rows = {group: trial.manifest.rows(group) for group in dict.fromkeys(trial.manifest.groups)}
@@ -85,6 +86,7 @@ def outcomes(trial: Trial, played: Played) -> dict[str, Any]:
     return {
         "manifest": trial.manifest.digest,
         "episodes": {group: int(each.sum()) for group, each in rows.items()},
+        "marks": {group: "".join(trial.manifest.marks(group)) for group in rows},
         "radius": chief,
         **{
             when: {group: "".join("1" if one else "0" for one in found[each].tolist()) for group, each in rows.items()}
@@ -100,7 +102,9 @@ def steps_to_success(within: Bool[Tensor, "n t"]) -> Float[Tensor, " n"]:
 
 
 def diagnose_searches(played: Played) -> dict[str, float]:
-    """How the planner fared: by what factor a search lowered the cost, and how far its candidates still lay apart."""
+    """How the planner fared: "search_gain", the cost of what it kept in the last round over that in the first (median
+    over searches and episodes; 1 with one round), and "search_spread", how far its last candidates lay apart.
+    """
     searches = played.effort.searches
     if not searches:
         return {}

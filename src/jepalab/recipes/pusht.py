@@ -15,15 +15,17 @@ from jepalab.compare.contrasts import Contrast, Equivalent
 from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Tunable
 from jepalab.recipes.stored_world import Stored
+from jepalab.recipes.world_bench import DynamicsName
 from jepalab.recipes.world_judging import Planning
 from jepalab.recipes.world_lab import STEPS, WorldLab, claim, that_apply
+from jepalab.recipes.world_notes import groups_in
+from jepalab.recipes.world_planning import TOWARDS_RECORDED
 
 NAME = "pusht"
 ARMS_HERE = ("J1", "J2", "J3", "A1", "G1", "G2", "R", "CHANCE", "REPLAY")
 FRAMESKIP = 5  # as DINO-WM and LeWorldModel
 GROUPS = {"block": ", block moved", "cross": ", other room", "all": "", "agent": ", agent alone", "same": ", same room"}
-# Blocks of actions, and episodes twice as long as those in which the goals were reached.
-PLANNING = Planning(cross_room=50, same_room=25, num_steps=50, horizon=5, num_executed=1)
+PLANNING = replace(TOWARDS_RECORDED, cross_room=50, same_room=25)
 TRIALS = replace(PLANNING, cross_room=40, same_room=0, episode_seed=1_007)
 
 
@@ -45,14 +47,6 @@ def name_metrics(groups: tuple[str, ...]) -> dict[str, str]:
         "straightness": "straightness",
         "rankme": "RankMe",
     }
-
-
-def groups_in(stored: Stored) -> tuple[str, ...]:
-    """Of which kinds of goals these episodes' world has some, the hardest first."""
-    scene = stored.scene()
-    if scene is None:
-        return ("all",)
-    return ("block", "agent") if scene.kind.mover else ("cross", "same") if scene.name == "two-rooms" else ("all",)
 
 
 def declare(competing: set[tuple[str, str]], *, metric: str) -> list[Contrast]:
@@ -110,6 +104,7 @@ def plan(
     budget: float = float(STEPS),
     unit: Unit = "steps",
     arms: tuple[str, ...] = ARMS_HERE,
+    dynamics: DynamicsName = "residual",
 ) -> Plan:
     """On recorded episodes of PushT, or of your own: whose world model plans its way, embeddings' or pixels'?
 
@@ -122,6 +117,8 @@ def plan(
         unit: steps, samples (windows seen), flops (of training) or seconds (on this machine).
         arms: which take part. Ceilings are REPLAY, which does what was recorded (left out where goals are drawn
             anywhere), and SIM where the world is fast enough to plan in.
+        dynamics: of every arm: "residual" (a perceptron), "gru" or "causal" (a transformer, trained on as many frames
+            as --history gives it); settings were chosen with "residual".
     """
     experiment = lab(data, frameskip)
     scene = Stored(data=data, frameskip=frameskip).scene()
@@ -133,6 +130,7 @@ def plan(
         budget=budget,
         unit=unit,
         planning=planning,
+        dynamics=dynamics,
     )
 
 

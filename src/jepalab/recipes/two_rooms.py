@@ -18,7 +18,7 @@ from jepalab.compare.grid import Plan
 from jepalab.compare.tune import Tunable
 from jepalab.recipes.stored_encoder import StoredEncoder
 from jepalab.recipes.world_arms import ARMS, LOST, MAIN, METRIC, METRICS, REWARDED
-from jepalab.recipes.world_bench import Rooms
+from jepalab.recipes.world_bench import DynamicsName, Rooms
 from jepalab.recipes.world_judging import Planning
 from jepalab.recipes.world_lab import STEPS, WorldLab, claim, that_apply, tie_of_camps
 from jepalab.recipes.world_tests import unseen, with_a_tenth
@@ -124,6 +124,7 @@ def plan(
     num_seeds: int | None = None,
     budget: float = float(STEPS),
     unit: Unit = "steps",
+    dynamics: DynamicsName = "residual",
 ) -> Plan:
     """Two rooms and a door: which world model plans its way, one that predicts embeddings or one that predicts pixels?
 
@@ -140,6 +141,8 @@ def plan(
             every arm of "all".
         budget: what each arm may spend, in `unit`.
         unit: steps, samples (windows seen), flops (of training) or seconds (on this machine).
+        dynamics: of every arm: "residual" (a perceptron), "gru" or "causal" (a transformer, trained on as many frames
+            as --history gives it); settings were chosen with "residual".
     """
     arms = tuple(arm for arm in ARMS if arm not in ("F", "REPLAY", *REWARDED)) if preset == "all" else MAIN
     return LAB.plan(
@@ -149,6 +152,7 @@ def plan(
         budget=budget,
         unit=unit,
         planning=planning,
+        dynamics=dynamics,
         given={} if given.encoder is None else {"F": {"given": given.named()}},
     )
 

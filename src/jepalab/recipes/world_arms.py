@@ -48,12 +48,6 @@ ARMS: dict[str, Arm] = {
 REWARDED = ("J1+2%", "J1+10%", "J1+100%")
 # They differ from another arm in one thing, and have its settings.
 LIKE = {"J1m": "J1", **dict.fromkeys(REWARDED, "J1"), "J1-S": "J1", "G1-S": "G1"}
-FRAMES = (
-    "G3 and G4 imagine frame by frame, with an encoder and a decoder at every step: they plan with a tenth of the "
-    "candidates and are tested on 60 of the episodes into the other room and a tenth of those within one. Under 'a "
-    "tenth of the search' every model plans as they do, on the same episodes. They push every frame through the same "
-    "64 numbers, without skip connections; published ones are U-Nets."
-)
 MAIN = ("J1", "J1-A1", "J2", "J3", "G1", "G2", "R", "CHANCE", "SIM")
 METRICS = {
     METRIC: "arrived, other room",

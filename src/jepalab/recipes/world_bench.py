@@ -30,6 +30,7 @@ from jepalab.recipes.stored_world import Stored, World
 from jepalab.run import Run
 from jepalab.types import Batch, Objective
 
+DynamicsName = Literal["residual", "gru", "causal"]
 NUM_ACTIONS = 2
 HELD_OUT = 1_000  # trajectories of the validation and of the test split, each
 MEASURED = 256 * 2 * 65**2  # pixels of a frame, times clips, from which their mean and deviation are told
@@ -185,7 +186,7 @@ class WorldNetwork:
 
     dim: int = 64
     widths: tuple[int, ...] = (64, 64, 64)
-    dynamics: Literal["residual", "gru", "causal"] = "residual"
+    dynamics: DynamicsName = "residual"
     dynamics_width: int = 256
 
 

@@ -18,7 +18,7 @@ from jepalab.data.trajectories import TrajectoryStream
 from jepalab.envs.actions import Rescaled, innermost
 from jepalab.envs.environment import Environment, State, join
 from jepalab.envs.gymnasium_adapters import Worlds, WorldState
-from jepalab.envs.scenes import KINDS, Pairs, Scene, anywhere, close, is_fast
+from jepalab.envs.scenes import KINDS, Pairs, Scene, SceneName, anywhere, close, is_fast
 from jepalab.envs.two_rooms import TwoRooms
 from jepalab.instruments.acting import Act, Agent, Effort
 from jepalab.recipes.world_bench import Walks
@@ -44,7 +44,7 @@ class Ground:
     replay     does what was done in the recordings that starts and goals come from; None where they come from none.
     """
 
-    name: str
+    name: SceneName
     env: Environment[Any]
     radii: Mapping[str, float]
     groups: Mapping[str, Pairs]

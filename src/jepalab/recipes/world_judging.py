@@ -141,12 +141,21 @@ def acting(subject: ActingSubject) -> dict[str, float]:
 
 
 def keep_outcomes(run: Run) -> dict[str, Any]:
-    """ "outcomes" of the episodes that a run was judged by; nothing where none was played."""
-    known = _PLAYED.get(run.objective)
-    return {} if known is None else {"outcomes": outcomes(*known[1:])}
+    """ "outcomes" of the episodes that a run was judged by, and "tenth_outcomes" of those that it played with a tenth
+    of the search; nothing where none was played.
+    """
+    known, tenth = _PLAYED.get(run.objective), _TENTH.get(run.objective)
+    found = {} if known is None else {"outcomes": outcomes(*known[1:])}
+    return found if tenth is None else found | {"tenth_outcomes": tenth}
+
+
+def remember_tenth(objective: Objective, trial: Trial, played: Played) -> None:
+    """Keeps the outcomes of a test with a tenth of the search, until there are others."""
+    _TENTH[objective] = outcomes(trial, played)
 
 
 _PLAYED: WeakKeyDictionary[Objective, tuple[Planning, Trial, Played]] = WeakKeyDictionary()
+_TENTH: WeakKeyDictionary[Objective, dict[str, Any]] = WeakKeyDictionary()
 
 
 def episodes(
@@ -161,15 +170,21 @@ def episodes(
     planning = planning.affordable(objective)
     known = _PLAYED.get(objective)
     if known is None or known[0] != planning:
-        trial, model = planning.trial(where), _world_model(objective)
-        if model is not None:
-            agent: Agent = planning.agent(model, where, world=world)
-        elif isinstance(objective, Floor):
-            agent = planning.stand_in(objective.name, where)
-        else:
-            raise ValueError(f"{type(objective).__name__} neither imagines nor stands in for an agent; it cannot act.")
+        trial, agent = planning.trial(where), agent_of(objective, where, planning, world=world)
         known = _PLAYED[objective] = planning, trial, trial.play(agent)
     return known[1:]
+
+
+def agent_of(
+    objective: Objective, where: TwoRooms | Ground, planning: Planning, *, world: WorldSubject | None = None
+) -> Agent:
+    """Who acts: a world model's agent, or whom a floor stands for. ValueError for what is neither."""
+    model = _world_model(objective)
+    if model is not None:
+        return planning.agent(model, where, world=world)
+    if isinstance(objective, Floor):
+        return planning.stand_in(objective.name, where)
+    raise ValueError(f"{type(objective).__name__} neither imagines nor stands in for an agent; it cannot act.")
 
 
 def _world_model(objective: Objective) -> WorldModel | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from jepalab.compare.cells import Budget, Cell, Judging, Unit
 from jepalab.compare.contrasts import Better, Contrast, Equivalent
@@ -16,8 +16,8 @@ from jepalab.compare.tune import Tunable
 from jepalab.data.trajectories import TrajectoryStream
 from jepalab.recipes.settings import entries, read_settings, say_where
 from jepalab.recipes.stored_world import Stored
-from jepalab.recipes.world_arms import ARMS, FRAMES, LIKE, METRIC, METRICS
-from jepalab.recipes.world_bench import Rooms, WorldBench, WorldNetwork, WorldTraining
+from jepalab.recipes.world_arms import ARMS, LIKE, METRIC, METRICS
+from jepalab.recipes.world_bench import DynamicsName, Rooms, WorldBench, WorldNetwork, WorldTraining
 from jepalab.recipes.world_films import draw_world
 from jepalab.recipes.world_judging import (
     ActingSubject,
@@ -27,6 +27,7 @@ from jepalab.recipes.world_judging import (
     keep_outcomes,
     understanding,
 )
+from jepalab.recipes.world_notes import describe_test
 from jepalab.recipes.world_tests import with_a_tenth
 from jepalab.run import Run
 from jepalab.types import Objective
@@ -35,6 +36,13 @@ STEPS, TRIAL_STEPS = 3_000, 500
 TIED = {"J1": "embeddings", "J1-A1": "embeddings without inverse dynamics"}
 GOALS = (0.5, 0.9)  # of the goals reached: what it cost to get there is told
 TRIAL_EPISODES = Planning(cross_room=60, same_room=0, num_steps=100, episode_seed=1_007)
+
+
+class Memory(NamedTuple):
+    """The dynamics of every arm, and how many frames they are given."""
+
+    dynamics: DynamicsName
+    history: int
 
 
 @dataclass(frozen=True)
@@ -78,10 +86,12 @@ class WorldLab:
         unit: Unit,
         planning: Planning,
         given: Mapping[str, Mapping[str, Any]] | None = None,
+        dynamics: DynamicsName = "residual",
     ) -> Plan:
         """Every tuned arm and the floors under those conditions.
 
-        given  what else an arm's recipe is told, by arm.
+        given     what else an arm's recipe is told, by arm.
+        dynamics  of every arm; those with memory are trained on as many frames as `planning` gives them.
         """
         found = self.read_tuned()
         known = {name: entries(found, name, ARMS, tuned_on=self.tuned_on.get(name)) for name in conditions}
@@ -89,8 +99,9 @@ class WorldLab:
             raise ValueError(f"Unknown arms: {', '.join(unknown)}. There are {', '.join(ARMS)}.")
         if unit not in ("steps", "samples") and {*self.equal_compute} & {*conditions}:
             raise ValueError(f"A budget in {unit} gives each arm other steps already; give it in steps or samples.")
+        memory, told = Memory(dynamics, planning.history), given or {}
         cells = [
-            Cell(arm, name, self._maker(name, arm, {**_settings(known[name], arm), **(given or {}).get(arm, {})}))
+            Cell(arm, name, self._maker(name, arm, {**_settings(known[name], arm), **told.get(arm, {})}, memory))
             for name in conditions
             for arm in arms
             if arm in known[name] or (ARMS[arm].knob is None and (arm not in LIKE or LIKE[arm] in known[name]))
@@ -122,9 +133,12 @@ class WorldLab:
             goals=GOALS,
             courses=[course for course in self.courses if len({*course.places} & {*conditions}) > 1],
             notes=[
-                _describe(planning, is_rooms=all(isinstance(self.conditions[name], Rooms) for name in conditions)),
-                *_describe_doors({name: self.conditions[name] for name in conditions}),
-                *([FRAMES] if {"G3", "G4"} & {*arms} else []),
+                *describe_test(planning, {name: self.conditions[name] for name in conditions}, arms),
+                *(
+                    []
+                    if dynamics == "residual"
+                    else [f"Every arm's dynamics are '{dynamics}'; settings were chosen with 'residual'."]
+                ),
                 f"Settings were chosen by trials of {found.get('steps', TRIAL_STEPS):,} steps; here every arm may "
                 f"spend {budget:,.0f} {unit}.",
                 *self.notes,
@@ -136,10 +150,13 @@ class WorldLab:
             },
         )
 
-    def _maker(self, condition: str, arm: str, settings: Mapping[str, Any]) -> Callable[[int], Run]:
-        """The run of an arm under a condition, by its seed."""
+    def _maker(self, condition: str, arm: str, settings: Mapping[str, Any], memory: Memory) -> Callable[[int], Run]:
+        """The run of an arm under a condition, by its seed. What is usual is not said: it tells no cells apart."""
         make = make_equal_compute_run if condition in self.equal_compute else make_world_run
-        other = {"network": self.networks[condition]} if condition in self.networks else {}
+        network = replace(self.networks.get(condition, WorldNetwork()), dynamics=memory.dynamics)
+        other: dict[str, Any] = {} if network == WorldNetwork() else {"network": network}
+        if memory.dynamics == "causal" and memory.history > 1:
+            other["history"] = memory.history
         return partial(make, arm=arm, world=self.conditions[condition], settings=settings, **other)
 
     def tunable(self, conditions: Sequence[str]) -> Tunable:
@@ -225,12 +242,13 @@ def make_world_run(
     world: Rooms | Stored,
     settings: Mapping[str, Any],
     network: WorldNetwork | None = None,
+    history: int = 1,
     steps: int = STEPS,
 ) -> Run:
     """The run of one arm in one world with the given lr, weight_decay and private knob."""
     shared = {name: value for name, value in settings.items() if name in ("lr", "weight_decay")}
     private = {name: value for name, value in settings.items() if name not in shared}
-    training = replace(WorldTraining(steps=steps), **shared)
+    training = replace(WorldTraining(steps=steps, history=history), **shared)
     bench = WorldBench(network=network or WorldNetwork(), training=training, seed=seed)
     bench = replace(bench, stored=world) if isinstance(world, Stored) else replace(bench, world=world)
     return ARMS[arm].make(bench, **private)
@@ -243,11 +261,12 @@ def make_equal_compute_run(
     world: Rooms | Stored,
     settings: Mapping[str, Any],
     network: WorldNetwork | None = None,
+    history: int = 1,
     steps: int = STEPS,
 ) -> Run:
     """As `make_world_run`, on as many steps as cost what those would cost J1: what is prepared counts too."""
     run, like = (
-        make_world_run(seed, arm=each, world=world, settings=chosen, network=network, steps=steps)
+        make_world_run(seed, arm=each, world=world, settings=chosen, network=network, history=history, steps=steps)
         for each, chosen in ((arm, settings), ("J1", {}))
     )
     if not run.steps:
@@ -258,30 +277,6 @@ def make_equal_compute_run(
         return run.on_steps(max(2, round(steps / dearer)))
 
     return replace(on(steps), remake=on)
-
-
-def _describe(planning: Planning, *, is_rooms: bool) -> str:
-    """Which episodes are played, for the head of the report."""
-    if not is_rooms:
-        return (
-            f"{planning.cross_room} episodes of {planning.num_steps} steps, the same for every arm and seed (seed "
-            f"{planning.episode_seed}): starts and goals are states of held-out episodes, none solved at the start."
-        )
-    return (
-        f"{planning.cross_room} episodes into the other room and {planning.same_room} within one, {planning.num_steps} "
-        f"steps each, the same for every arm and seed (seed {planning.episode_seed}); none is solved at the start. A "
-        "goal counts as reached within 4.5 px (EB-JEPA) or 1.4 px (PLDM)."
-    )
-
-
-def _describe_doors(places: Mapping[str, Rooms | Stored]) -> list[str]:
-    """How wide the doors are, which decides how hard it is to pass them."""
-    rooms = {name: place.env().layouts.door_width for name, place in places.items() if isinstance(place, Rooms)}
-    if not rooms:
-        return []
-    widths = {width: [name for name in rooms if rooms[name] == width] for width in sorted({*rooms.values()})}
-    told = "; ".join(f"{width} pixels ({', '.join(names)})" for width, names in widths.items())
-    return [f"Width of the doors: {told}. In EB-JEPA and PLDM they are 9 pixels wide."]
 
 
 def _settings(known: Mapping[str, Any], arm: str) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from jepalab.instruments.imagining import Looks, WorldSubject
 from jepalab.instruments.planning import Trial, steps_to_success, success
 from jepalab.objectives.pixel_world import PixelWorld
 from jepalab.recipes.world_grounds import Ground, TooFewStatesError, rooms_ground
-from jepalab.recipes.world_judging import ActingSubject, Planning, episodes, unjudged
+from jepalab.recipes.world_judging import ActingSubject, Planning, agent_of, episodes, remember_tenth, unjudged
 from jepalab.recipes.world_planning import UnreadableError
 from jepalab.types import WorldModel
 
@@ -24,29 +24,31 @@ NUM_UNSEEN = 60  # episodes under each change
 
 
 def with_a_tenth(subject: ActingSubject) -> dict[str, float]:
-    """What `acting` says, of every model as those plan that imagine frames: "tenth_GROUP_ever_RADIUS" and the like.
+    """What `acting` says, of everybody as those plan that imagine frames: "tenth_GROUP_ever_RADIUS" and the like.
 
-    Costs of pictures and costs of embeddings are compared under the same search and on the same episodes.
+    Costs of pictures and costs of embeddings are compared under the same search and on the same episodes, which the
+    floors and the ceiling play as well. Outcomes are kept for `keep_outcomes`.
 
     A model that decodes its embeddings plans once more, by the distance of what it decodes: "lost_to_pixel_cost" is how
     much less often it arrives, "pixel_cost_ms_per_action" what that takes.
     """
-    model, planning = _model(subject), replace(subject.planning.through_frames(), space="latent")
-    if model is None or subject.ground is None:
+    objective, planning = subject.objective, replace(subject.planning.through_frames(), space="latent")
+    if subject.ground is None:
         return {}
-    frames: object = model
+    frames: object = objective
     try:
         if isinstance(frames, Looks):
             trial, played = _episodes(subject)  # as they did already
         else:
             trial = planning.trial(subject.ground)
-            played = trial.play(planning.agent(model, subject.ground))
+            played = trial.play(agent_of(objective, subject.ground, planning))
     except (TooFewStatesError, UnreadableError):
         return {}  # `acting` said so
+    remember_tenth(objective, trial, played)
     scores = success(trial, played)
     found = {f"tenth_{name}": value for name, value in scores.items()}
-    if isinstance(subject.objective, PixelWorld):
-        by_pixels = success(trial, trial.play(replace(planning, space="pixels").agent(model, subject.ground)))
+    if isinstance(objective, PixelWorld):
+        by_pixels = success(trial, trial.play(agent_of(objective, subject.ground, replace(planning, space="pixels"))))
         chief = next(iter(by_pixels))
         found["lost_to_pixel_cost"] = scores[chief] - by_pixels[chief]
         found["pixel_cost_ms_per_action"] = by_pixels["ms_per_action"]
