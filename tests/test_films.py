@@ -75,6 +75,37 @@ def test_films_of_worlds_without_a_point_show_the_goal_s_picture() -> None:
     assert np.array_equal(bare[0, :, 2 * (65 + 4) :], bare[-1, :, 2 * (65 + 4) :])
 
 
+@pytest.mark.parametrize("frameskip", [1, 2])
+def test_films_imagine_from_what_the_search_imagined_from(frameskip: int) -> None:
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    class Listening(TrueWorld):
+        """Keeps the frames and the past that it imagines from."""
+
+        def rollout(self, z: Tensor, past: Tensor, action: Tensor) -> Tensor:
+            asked.append((z, past))
+            return z[:, -1:, None].expand(-1, action.shape[1], action.shape[2], -1)
+
+    planning = Planning(cross_room=0, same_room=1, num_steps=9, horizon=3, num_samples=4, num_iterations=1)
+    trial = planning.trial(ENV)
+    foresight = Imagination(Listening(), history=3, frameskip=frameskip, precision="fp32")
+    played = trial.play(PlanningAgent(foresight, planning.searching(), horizon=3))
+    searched, asked[:] = list(asked), []
+    film_plans(
+        *(ENV, trial.manifest.goal, played, Listening()),
+        rows=[0],
+        locate=None,
+        draw=draw,
+        history=3,
+        frameskip=frameskip,
+    )
+    assert len(asked) > 5
+    assert max(z.shape[1] for z, _ in asked) == 3
+    for t, found in enumerate(asked[:9]):
+        for seen, wanted in zip(found, searched[t // frameskip], strict=True):
+            torch.testing.assert_close(seen, wanted)
+
+
 @pytest.mark.parametrize("suffix", FILMS)
 def test_a_film_is_written_as_its_suffix_says(tmp_path: Path, suffix: str) -> None:
     films = [np.full((num, 25, 31, 3), value, dtype=np.uint8) for num, value in ((4, 40), (2, 200))]

@@ -243,6 +243,7 @@ def _draw(
     draw = artist(model, stream)
     if asked.film is not None:
         assert world is not None, "it was made for the film"
-        write_films(asked.film, films_of(world, trial, played, draw, num=NUM_FILMS, every=2))
+        given = {"history": asked.how.history, "frameskip": ground.frameskip}
+        write_films(asked.film, films_of(world, trial, played, draw, num=NUM_FILMS, every=2, **given))
     if asked.counterfactual is not None:
         Image.fromarray(sheet_of(futures(model, ground, trial, draw))).save(asked.counterfactual)

@@ -64,6 +64,8 @@ def film_plans(
     draw: Draw,
     every: int = 1,
     zoom: int = 3,
+    history: int = 1,
+    frameskip: int = 1,
 ) -> list[Film]:
     """One film of each of these episodes: what happens beside the frame that the plan imagines last. In a world of a
     point, the imagined path lies over the episode in orange and the goal over both in green; of others the goal's
@@ -72,8 +74,10 @@ def film_plans(
     locate  reads positions, in pixels, from imagined states, all in a row; None where there is no point.
     draw    draws them.
 
-    It shows agents that see one frame. Each film ends when the goal is reached within the smallest radius, or with the
-    episode.
+    history    frames that the agent's model was given, so far as there were any; they lie `frameskip` steps apart.
+    frameskip  steps that a block of its actions takes.
+
+    Each film ends when the goal is reached within the smallest radius, or with the episode.
     """
     when = played.effort.searched_at
     films: list[Film] = []
@@ -85,10 +89,13 @@ def film_plans(
         for t in range(0, last + 1, every):
             state = played.states[t][index]
             number = bisect_right(when, t) - 1
-            plan, searched = played.effort.searches[number].action[index], played.states[when[number]][index]
-            felt = env.proprioception(searched)
-            z = model.encode(env.render(searched)[:, None], felt[:, None] if felt.shape[-1] else None).float()
-            path = model.rollout(z, plan[:, :0], plan[:, None])[:, 0].float()
+            plan = played.effort.searches[number].action[index]
+            seen = [*range(when[number], -1, -frameskip)][:history][::-1]
+            given = [played.states[moment][index] for moment in seen]
+            x, felt = (torch.stack([*map(look, given)], 1) for look in (env.render, env.proprioception))
+            past = [played.actions[index, moment : moment + frameskip].flatten(1) for moment in seen[:-1]]
+            z = model.encode(x, felt if felt.shape[-1] else None).float()
+            path = model.rollout(z, torch.stack(past, 1) if past else plan[:, :0], plan[:, None])[:, 0].float()
             pictures = [colours(x, zoom) for x in (env.render(state)[0], draw(path[:, -1:])[0, 0].clamp(0, 1))]
             if locate is None:
                 pictures.append(colours(env.render(goal[index])[0], zoom))

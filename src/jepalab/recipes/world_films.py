@@ -48,7 +48,7 @@ def draw_world(cell: Cell, run: Run, pictures: Path, *, seed: int, planning: Pla
     except UnreadableError:
         return  # `acting` said so
     draw = artist(model, run.stream)
-    films = films_of(subject, trial, played, draw, num=NUM_FILMS, every=EVERY, zoom=ZOOM)
+    films = films_of(subject, trial, played, draw, num=NUM_FILMS, every=EVERY, zoom=ZOOM, history=planning.history)
     longest = max(map(len, films))
     padded = [np.concatenate([film, np.repeat(film[-1:], longest - len(film), 0)]) for film in films]
     what_if = futures(model, rooms_ground(env), trial, draw)
@@ -79,6 +79,8 @@ def films_of(
     num: int,
     every: int,
     zoom: int = 3,
+    history: int = 1,
+    frameskip: int = 1,
 ) -> list[Film]:
     """Films of the first episodes; in a world of a point a probe of the model's states says where plans lead."""
     probe = subject.probe() if isinstance(trial.manifest.start, PointState) else None
@@ -92,6 +94,8 @@ def films_of(
         draw=draw,
         every=every,
         zoom=zoom,
+        history=history,
+        frameskip=frameskip,
     )
 
 
