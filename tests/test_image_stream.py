@@ -83,10 +83,10 @@ def test_arms_of_one_seed_see_the_same_pictures_and_crops(images: Images) -> Non
 def test_every_batch_is_full_and_every_epoch_shows_each_training_picture_once(images: Images) -> None:
     stream = SampleStream(images, batch_size=24, augmentation=Plain())
     train = images.indices("train").tolist()
-    assert len(train) == 80
+    assert len(train) == 52
     shown = [number for step in range(10) for number in numbers(stream.batch(step).x)]
     assert len(shown) == 240
-    epochs = [shown[start : start + 80] for start in (0, 80, 160)]
+    epochs = [shown[start : start + 52] for start in (0, 52, 104, 156)]
     assert all(sorted(epoch) == train for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
     labels = torch.cat([stream.batch(step).factors["class"][:, 0] for step in range(10)])
@@ -95,7 +95,7 @@ def test_every_batch_is_full_and_every_epoch_shows_each_training_picture_once(im
 
 def test_batches_larger_than_an_epoch_repeat_it(images: Images) -> None:
     shown = numbers(SampleStream(images, batch_size=200, augmentation=Plain()).batch(0).x)
-    assert sorted(shown[:80]) == sorted(shown[80:160]) == images.indices("train").tolist()
+    assert sorted(shown[:52]) == sorted(shown[52:104]) == images.indices("train").tolist()
 
 
 def test_no_held_out_picture_is_ever_trained_on(images: Images) -> None:
@@ -138,8 +138,8 @@ def test_pictures_come_in_the_size_asked_for(images: Images) -> None:
 def test_streams_that_cannot_be_say_why(images: Images) -> None:
     with pytest.raises(ValueError, match="batch_size=0"):
         SampleStream(images, batch_size=0)
-    with pytest.raises(ValueError, match="the 80 samples there are, got 81"):
-        SampleStream(images, num_train=81)
+    with pytest.raises(ValueError, match="the 52 samples there are, got 53"):
+        SampleStream(images, num_train=53)
     alone = replace(images, splits=torch.zeros(NUM, dtype=torch.int8))
     with pytest.raises(ValueError, match=r"test split of array pixels.npy is empty"):
         SampleStream(alone, split="test")

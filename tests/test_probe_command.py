@@ -113,7 +113,7 @@ def test_training_leaves_its_encoders_to_be_loaded(lab: Path) -> None:
 def test_probe_scores_are_those_of_scikit_learn(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "probe", "run", "--data", "photos")
     assert found["encoder"] == "teacher"
-    assert (found["num"], found["num_classes"]) == ({"train": 96, "validation": 12, "test": 12}, 3)
+    assert (found["num"], found["num_classes"]) == ({"train": 66, "validation": 27, "test": 27}, 3)
     assert found["chance"] == pytest.approx(1 / 3)
     assert main(["embed", "run", "--data", "photos", "--out", "teacher.npy"]) == 0
     rows = whose(lab / "teacher.csv")
@@ -159,9 +159,9 @@ def test_probe_says_what_its_numbers_mean(lab: Path, capsys: pytest.CaptureFixtu
         "teacher",
         "random init",
         "pixel PCA",
-        "12 test samples of 3 classes",
+        "27 test samples of 3 classes",
         "most common one gives 33.3 %",
-        "learned from 96 labelled samples",
+        "learned from 66 labelled samples",
         "points from the better floor",
         "trained on the train split of these samples",
     ):
@@ -242,7 +242,7 @@ def test_clips_of_one_video_and_windows_of_one_person_are_one_unit(tmp_path: Pat
     videos = dice.integers(0, 256, (40, 12, 8, 8), dtype=np.uint8)
     clips = open_clips(videos, num_frames=4, size=8, clips_per_video=3, labels=np.arange(40) % 2, cache=tmp_path)
     test = clips.indices("test")
-    assert (len(test), clips.num_units(test), clips.unit) == (12, 4, "video")
+    assert (len(test), clips.num_units(test), clips.unit) == (24, 8, "video")
     values = dice.normal(size=(400, 2))
     people, kinds = np.arange(400) // 40, np.arange(400) // 20 % 2
     series = open_series(values, window=8, hop=4, labels=kinds, groups=people)

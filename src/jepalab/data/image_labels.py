@@ -17,6 +17,8 @@ LABEL_COLUMNS = {"label", "labels", "class", "class_name", "category", "target"}
 # Whom or what something was taken of: columns that are found without being named.
 GROUP_COLUMNS = {"subject", "subject_id", "group", "participant", "person", "user", "patient"}
 HELD_OUT = 0.1
+# A tenth of few labels tells nothing apart, so of a small class more is held out: so many, or nearly a quarter.
+FEWEST_HELD_OUT = 50
 
 
 @dataclass(frozen=True)
@@ -177,9 +179,10 @@ def assign_splits(
     """0 train, 1 validation, 2 test for each picture, or whatever else `noun` says.
 
     A source's own test split stays the test split, or its own validation split where it has no test; validation is its
-    own, or a tenth of each class of the rest. Without one, a tenth of each class tests and a tenth validates. Who it is
-    depends on its content and the seed: equal files share a split, and adding files moves only those near
-    the border. Unlabelled pictures train, unless nothing is labelled: then all are one class here.
+    own, or a share of each class of the rest. Without one, a share of each class tests and as many validate. The share
+    is a tenth, but of labelled classes at least 50 or, if that is fewer, just under a quarter: more than half train,
+    from 3 on at least one. Who it is depends on content and seed: equal files share a split, and adding files moves
+    only those near the border. Unlabelled pictures train, unless nothing is labelled: then all are one class here.
     """
     any_labelled = bool((codes >= 0).any())
     strata = codes if any_labelled else np.zeros_like(codes)
@@ -194,7 +197,8 @@ def assign_splits(
         what = f"class {names[stratum]!r}" if any_labelled else "the unlabelled set"
         free = np.flatnonzero((strata == stratum) & (splits == 0))
         _check(what, noun, len(free), len(np.unique(dice[free])), 1 + len(to_draw))
-        num = max(1, round(HELD_OUT * len(free)))
+        few = min(FEWEST_HELD_OUT, (len(free) - 1) // 4) if any_labelled else 1
+        num = max(1, round(HELD_OUT * len(free)), few)
         for split in to_draw:
             rest = free[splits[free] == 0]
             # The border is a content, not a place in the row: copies of one picture fall on one side of it.
