@@ -230,6 +230,33 @@ def test_components_are_fitted_to_a_bounded_number_of_frames(bench: ImageBench, 
     assert frames == [40]
 
 
+def test_a_folder_of_sixty_pictures_has_components_too(tmp_path: Path) -> None:
+    """Fewer than the encoder is wide: as many as there are pictures to fit them to, less one for the mean."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    run = ARMS["PCA"].make(ImageBench(pictures=Pictures(data=folder, size=16, cache=tmp_path / "cache")))
+    assert run.prepare is not None
+    run.prepare()
+    z = run.objective.encoder(run.stream.held_out("train", 48).x)
+    assert z.shape == (48, 1, 47)
+    assert z.flatten(1).std(0).min() > 0
+
+
+def test_the_ceiling_learns_from_labelled_pictures_alone(tmp_path: Path) -> None:
+    folder = draw_folder(tmp_path / "data", num_classes=2)
+    for number in range(200):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    bench = ImageBench(pictures=Pictures(data=folder, size=16, cache=tmp_path / "cache"), network=SMALL, schedule=BRIEF)
+    ceiling, rival = (ARMS[arm].make(bench) for arm in ("S", "J1"))
+    assert (ceiling.stream.batch(0).factors["class"] >= 0).all()
+    assert (rival.stream.batch(0).factors["class"] < 0).any()
+    seen = (run.steps * run.stream.clips_per_batch for run in (ceiling, rival))
+    assert next(seen) == next(seen)
+
+
 def test_contrasts_without_their_read_out_are_left_out_and_that_is_said(plan: Callable[..., Any]) -> None:
     """They would count in Holm's correction as p-values of 1, and make the others harder to show."""
     quick, full = plan(read_outs="quick"), plan(read_outs="full")

@@ -126,6 +126,21 @@ def test_fewer_training_pictures_are_a_part_of_more(images: Images) -> None:
     assert few < more
 
 
+def test_a_stream_of_labelled_pictures_shows_no_others(images: Images) -> None:
+    labels = images.labels.clone()
+    train = images.indices("train")
+    labels[train[10:]] = -1
+    few = replace(images, labels=labels)
+    stream = SampleStream(few, batch_size=24, augmentation=Plain(), labelled_only=True)
+    batches = [stream.batch(step) for step in range(5)]
+    assert {number for batch in batches for number in numbers(batch.x)} == {*train[:10].tolist()}
+    assert all(len(batch.x) == 24 and (batch.factors["class"] >= 0).all() for batch in batches)
+    whole = (SampleStream(images, labelled_only=only).indices(3) for only in (False, True))
+    assert torch.equal(*whole), "where all are labelled it is the same stream"
+    with pytest.raises(ValueError, match="no labelled samples"):
+        SampleStream(replace(images, labels=torch.full((NUM,), -1)), labelled_only=True)
+
+
 def test_pictures_come_in_the_size_asked_for(images: Images) -> None:
     stream = SampleStream(images, batch_size=4, size=12)
     assert stream.batch(0).x.shape == (4, 1, 3, 12, 12)

@@ -71,15 +71,28 @@ def allot(
 
 
 def conclusions(
-    samples: int, num_seeds: int, *, num_train: int, num_classes: int, num_test: int, noun: str = "pictures"
+    samples: int,
+    num_seeds: int,
+    *,
+    num_train: int,
+    num_classes: int,
+    num_test: int,
+    num_labelled: int | None = None,
+    noun: str = "pictures",
 ) -> list[str]:
     """Sentences about what such a comparison can show.
 
-    num_train  samples in the training split: those beyond it are further epochs.
-    num_test   labelled samples of the test split that the read-outs score.
+    num_train     samples in the training split: those beyond it are further epochs.
+    num_test      labelled samples of the test split that the read-outs score.
+    num_labelled  of those in the training split, which are all that a supervised arm learns from.
     """
     epochs = samples / num_train
     notes = [f"Each trained arm saw {samples:,} {noun} ({epochs:.1f} epochs of {num_train:,}), {num_seeds} seed(s)."]
+    if num_labelled is not None and num_labelled < num_train:
+        epochs_of_labelled = samples / max(num_labelled, 1)
+        notes.append(
+            f"A supervised arm saw as many, all of them labelled ({epochs_of_labelled:.1f} epochs of {num_labelled:,})."
+        )
     if num_seeds == 1:
         notes.append(
             "One seed gives no interval: differences between arms are for orientation, and no contrast can be held."

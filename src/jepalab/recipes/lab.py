@@ -170,6 +170,7 @@ class Lab:
             num_train=len(data.indices("train")),
             num_classes=data.num_classes,
             num_test=_num_read(data, judging)["test"],
+            num_labelled=int((data.labels[data.indices("train")] >= 0).sum()),
             noun=self.noun,
         )
         declared = self.declare(chosen)
