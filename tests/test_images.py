@@ -521,12 +521,54 @@ def test_places_without_pictures_say_what_was_expected(folder: Path, cache: Path
 # Splits.
 
 
-def test_classes_too_small_to_split_are_named(folder: Path, cache: Path) -> None:
-    write_classes(folder, {"cats": 10, "dogs": 2})
-    with pytest.raises(ValueError, match=r"class 'dogs' has 2 readable pictures.*at least 3"):
+def test_classes_too_small_to_split_train_without_their_label(
+    folder: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Albums of 30 and of 2: the pictures of both train, and a line says of how many the label is not used."""
+    write_classes(folder, {"first": 1, "holiday": 30, "zoo": 2, "zebra": 12})
+    opened = open_images(folder, size=SIZE, cache=cache)
+    said = capsys.readouterr().err
+    assert (
+        "3 of them in 2 class(es) too small to be split, so that they train without their label: first 1, zoo 2" in said
+    )
+    assert opened.names == ["holiday", "zebra"]
+    codes = by_name(opened, opened.labels)
+    assert all(code == {"holiday": 0, "zebra": 1}.get(name.split("/")[0], -1) for name, code in codes.items())
+    assert (opened.splits[opened.labels < 0] == 0).all()
+    assert counts_of(opened) == [3 + 16 + 8, 7 + 2, 7 + 2]
+    embedded = open_images(folder, size=SIZE, cache=cache, needs_splits=False)
+    assert embedded.names == ["first", "holiday", "zebra", "zoo"]
+    assert torch.equal(embedded.splits, opened.splits)
+    assert embedded.digest == opened.digest
+    write_classes(folder, {"zoo": 3})
+    assert open_images(folder, size=SIZE, cache=cache).names == ["holiday", "zebra", "zoo"]
+
+
+def test_one_picture_can_be_opened(folder: Path, cache: Path) -> None:
+    write_classes(folder, {".": 1})
+    assert counts_of(open_images(folder, size=SIZE, cache=cache)) == [1, 0, 0]
+    alone = open_images(folder, size=SIZE, cache=cache, needs_splits=False)
+    assert alone.splits.tolist() == [-1]
+    assert "; in no split; " in alone.describe()
+    write_classes(folder, {"test/cats": 3})
+    with pytest.raises(ValueError, match="held-out pictures but none to train on"):
         open_images(folder, size=SIZE, cache=cache)
-    write_classes(folder, {"dogs": 3})
-    assert counts_of(open_images(folder, size=SIZE, cache=cache)) == [7, 3, 3]
+    assert open_images(folder, size=SIZE, cache=cache, needs_splits=False).names == ["cats"]
+
+
+def test_labels_none_says_that_there_are_none(folder: Path, cache: Path) -> None:
+    """A tar of pictures with captions, each of which would be a class, and a folder of albums."""
+    captions = [f"a picture of {i} things".encode() for i in range(20)]
+    files = {f"{i}.png": encoded(noise(i)) for i in range(20)} | {f"{i}.txt": each for i, each in enumerate(captions)}
+    files = dict(sorted(files.items()))
+    write_tar(folder / "captioned.tar", files)
+    opened = open_images(folder, size=SIZE, labels=Path("none"), cache=cache)
+    assert (opened.num_classes, counts_of(opened)) == (0, [16, 2, 2])
+    (folder / "captioned.tar").unlink()
+    write_classes(folder, {"cats": 20})
+    assert open_images(folder, size=SIZE, labels=Path("none"), cache=cache).names == []
+    with pytest.raises(ValueError, match="name no column of labels"):
+        open_images(folder, size=SIZE, labels=Path("none"), group_column="person", cache=cache)
 
 
 @pytest.mark.parametrize("num_own_test", [0, 12])

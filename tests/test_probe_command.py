@@ -352,6 +352,29 @@ def test_unlabelled_grey_pictures_are_embedded_by_an_encoder_of_colour(lab: Path
     assert table["label"].null_count == 120
 
 
+def test_ordinary_folders_are_embedded_and_trained_on(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One picture; albums of 30 and of 2; albums that are no classes at all."""
+    sizes = {"one": {"": 1}, "albums": {"holiday": 30, "zoo": 2}}
+    for name, albums in sizes.items():
+        for number, (album, num) in enumerate(albums.items()):
+            (lab / name / album).mkdir(parents=True, exist_ok=True)
+            for i, file in enumerate(photo_files(lab)[40 * number :][:num]):
+                (lab / name / album / f"{i:02}.png").write_bytes(file.read_bytes())
+    assert main(["embed", "run", "--data", "one", "--out", "one.npy"]) == 0
+    assert np.load(lab / "one.npy").shape == (1, WIDTH)
+    assert whose(lab / "one.csv") == [{"file": "00.png", "label": "", "split": ""}]
+    assert main(["embed", "run", "--data", "albums", "--out", "albums.npy"]) == 0
+    assert [row["label"] for row in whose(lab / "albums.csv")] == ["holiday"] * 30 + ["zoo"] * 2
+    capsys.readouterr()
+    assert main(["train", "ijepa", "--data", "albums", "--out", "on-albums", *SMALL]) == 0
+    said = capsys.readouterr().err
+    assert "2 of them in 1 class(es) too small to be split, so that they train without their label: zoo 2" in said
+    assert main(["train", "ijepa", "--data", "photos", "--labels", "none", "--out", "unlabelled", *SMALL]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"] == {}
+    assert main(["embed", "run", "--data", "photos", "--labels", "none", "--out", "unlabelled.npy"]) == 0
+    assert {row["label"] for row in whose(lab / "unlabelled.csv")} == {""}
+
+
 def test_full_disk_leaves_nothing_behind(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for name in ("full.npy", "full.csv", "full.parquet"):
