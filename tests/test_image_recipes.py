@@ -17,6 +17,7 @@ from jepalab import cli
 from jepalab.backbones.vit import ViT
 from jepalab.catalogue import find_recipes
 from jepalab.compare.cells import fingerprint, judge_run
+from jepalab.compare.tables import tuning_table
 from jepalab.fit import fit
 from jepalab.masks.blocks import Blocks
 from jepalab.masks.random import RandomMask
@@ -24,8 +25,11 @@ from jepalab.masks.reference import ReferenceBlocks
 from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.recipes import image_generative, image_jepas, image_scaling, images
+from jepalab.recipes.allowance import READ_OUT_SECONDS
 from jepalab.recipes.image_bench import JUDGING, ImageBench, Pictures
+from jepalab.recipes.image_transfer import OtherPictures
 from jepalab.recipes.images import ARMS, CONDITION, MAIN
+from jepalab.recipes.lab_costs import num_labelled
 from jepalab.recipes.patch_bench import Network, Schedule
 from jepalab.records import RunFolder
 
@@ -264,6 +268,66 @@ def test_contrasts_without_their_read_out_are_left_out_and_that_is_said(plan: Ca
     (note,) = (note for note in quick.notes if "left out, as only" in note)
     assert "Fine-tuned: MAE beats I-JEPA" in note
     assert not any("left out, as only" in note for note in full.notes)
+
+
+def test_a_second_set_and_a_likelihood_are_paid_for_out_of_the_budget(
+    plan: Callable[..., Any], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {CONDITION: {arm: {"settings": {"lr": 1e-3, "weight_decay": 0.05}} for arm in ("J1", "G3")}}
+    monkeypatch.setattr(images, "tuned", lambda *_: {"conditions": known})
+
+    def costs(measures: Mapping[str, object], **_: object) -> dict[str, float]:
+        return {name: 1.0 if name.startswith("encoders") else 1e-3 for name in measures}
+
+    judged: list[Mapping[str, float]] = []
+
+    def allot(*_: object, judging_seconds: Mapping[str, float], **__: object) -> tuple[int, int]:
+        judged.append(judging_seconds)
+        return 1_000, 1
+
+    monkeypatch.setattr("jepalab.recipes.lab.measured_costs", costs)
+    monkeypatch.setattr("jepalab.recipes.lab.allot", allot)
+    settings = {"samples": 0, "arms": ("J1", "G3", "R"), "read_outs": "quick"}
+    plan(**settings)
+    made = plan(**settings, other=OtherPictures(transfer=pictures.data))
+    alone, with_others = judged
+    read_there = sum(num_labelled(pictures.open(), images.FEW_IMAGES).values())
+    assert read_there == 72
+    for arm in ("J1", "G3", "R"):
+        assert with_others[arm] - alone[arm] == pytest.approx(read_there * (1e-3 + READ_OUT_SECONDS))
+    assert alone["G3"] - alone["J1"] == pytest.approx(2 * 2_000 * 1e-3)
+    assert [*map(repr, made.judging.of_the_first)][-1].count("_transfer_to") == 1
+
+
+def test_trials_are_ranked_as_arms_are_judged(plan: Callable[..., Any], pictures: Pictures) -> None:
+    search = images.tunable(pictures, network=replace(SMALL, patch=8))
+    assert search.judging.prefer == plan().judging.prefer == "linear_validation"
+    run = search.make(0, arm="J1", world=search.worlds[CONDITION], settings={})
+    assert isinstance(run.objective.encoder, ViT)
+    assert (run.objective.encoder.patch, run.objective.encoder.dim) == ((8, 8), 32)
+    assert search.of_each["shape"] == [1, 3, 32, 32]
+    assert search.of_each["network"]["patch"] == 8
+
+
+def test_settings_searched_with_another_network_are_told(
+    plan: Callable[..., Any], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def notes(**recorded: Any) -> str:
+        entry = {"settings": {"lr": 1e-3, "weight_decay": 0.05}, "scores": [0.5], "expected_best_of_n": [0.5]}
+        entry |= {"score": 0.5, "share_above_random_encoder": 1.0}
+        known = {CONDITION: {"J1": entry | recorded, "G1": entry | {"prefer": "linear_validation"}}}
+        monkeypatch.setattr(images, "tuned", lambda *_: {"conditions": known})
+        made = plan()
+        table = tuning_table(made.settings)
+        assert table is not None
+        return " ".join([*made.notes, table.note])
+
+    here = images.tunable(pictures, network=SMALL).of_each
+    assert "Settings of G1 were searched with another network patch 4, width 192" in notes(**here)
+    assert "Trials of" not in notes(**here)
+    there = images.tunable(replace(pictures, size=16), network=SMALL).of_each
+    assert "Settings of J1 were searched with another shape 1 x 3 x 16 x 16; here" in notes(**there)
+    assert "Trials of J1 were ranked by the first encoder of an arm: the averaged teacher" in notes()
 
 
 def test_test_noise_is_that_of_the_pictures_that_are_read(plan: Callable[..., Any], monkeypatch: Any) -> None:

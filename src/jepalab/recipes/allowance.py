@@ -123,17 +123,27 @@ def _rounded_down(samples: float) -> int:
     return int(samples // unit * unit)
 
 
-def judging_seconds(seconds_per_pass: float, *, num_read: int, num_encoders: int, num_tuned: int) -> float:
+def judging_seconds(
+    seconds_per_pass: float,
+    *,
+    num_read: int,
+    num_encoders: int,
+    num_tuned: int,
+    num_further: int = 0,
+    num_passed: int = 0,
+) -> float:
     """Of one cell on one core, modelled: how often samples pass the encoder, and what the read-outs themselves take.
 
     Each encoder reads `num_read` samples at the end and about as many again for the learning curve. `num_tuned` are
     passes of training under fine-tuning, a pass backward being two forward. Read-outs of their embeddings take about
     as long as 45 s for 65,000 samples (of width 192, measured), or as those of the default encoder at other sizes.
+    `num_further` samples are read at the end by the encoder that stands for the arm alone, read-outs included;
+    `num_passed` go through encoder and head, taken for two passes, and no read-out.
 
     seconds_per_pass  one sample through the encoder, on one core.
     """
-    passes = 2 * num_read * num_encoders + 3 * num_tuned
-    return seconds_per_pass * passes + READ_OUT_SECONDS * num_read * num_encoders
+    passes = 2 * num_read * num_encoders + 3 * num_tuned + num_further + 2 * num_passed
+    return seconds_per_pass * passes + READ_OUT_SECONDS * (num_read * num_encoders + num_further)
 
 
 def measured_costs(measures: Mapping[str, Callable[[], float]], *, key: str, memory: Path) -> dict[str, float]:
