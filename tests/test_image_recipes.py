@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,28 @@ def of_pictures(name: str, recipe: Callable[..., Any]) -> bool:
     return recipe.__module__ in (image_jepas.__name__, image_generative.__name__)
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in find_recipes().items() if of_pictures(name, recipe)])
-def test_every_recipe_of_pictures_trains_from_the_command_line(name: str, tmp_path: Path, pictures: Pictures) -> None:
+RECIPES = {name: recipe for name, recipe in find_recipes().items() if of_pictures(name, recipe)}
+ON_RESNET = [(name, "resnet") for name, recipe in RECIPES.items() if "backbone" in signature(recipe).parameters]
+
+
+@pytest.mark.parametrize(("name", "backbone"), [*((name, "") for name in RECIPES), *ON_RESNET])
+def test_every_recipe_of_pictures_trains_from_the_command_line(
+    name: str, backbone: str, tmp_path: Path, pictures: Pictures
+) -> None:
     data = pictures.data if name == "classifier" else pictures.data / "class 0"  # without labels nothing is judged
     flags: dict[str, Any] = {"data": data, "cache": tmp_path / "cache", "out": tmp_path / "run", "size": 16, "steps": 2}
     flags |= {"width": 16, "depth": 3, "num-heads": 2, "head-width": 16, "head-depth": 1, "batch-size": 4}
     if name == "masked-token":
         flags["num-codes"] = 16
+    flags |= {"backbone": backbone} if backbone else {}
     assert cli.main(["train", name, *(f"--{flag}={value}" for flag, value in flags.items())]) == 0
     assert RunFolder(tmp_path / "run").description()["status"] == "done"
+    built = [config.read_text() for config in (tmp_path / "run" / "encoders").glob("*/config.json")]
+    assert not backbone or (built and all("ResNet" in each for each in built))
+
+
+def test_views_and_labels_train_a_residual_network_too() -> None:
+    assert {name for name, _ in ON_RESNET} == {"lejepa", "vicreg", "classifier"}
 
 
 def test_the_teacher_of_salt_is_part_of_the_budget(bench: ImageBench) -> None:
@@ -156,6 +170,14 @@ def test_contrasts_cite_what_they_test() -> None:
     assert ("G2", "G1", "attentive") in declared, "which is how the source read"
     assert "own hypothesis" in declared["V1", "J1", "linear"].source
     assert len({claim.name for claim in declared.values()}) == len(declared)
+
+
+def test_floor_and_official_masks_are_compared_without_a_verdict(plan: Callable[..., Any]) -> None:
+    made = plan(arms=("J1", "G1", "PIX"))
+    assert [(c.better, c.than, c.metric) for c in made.exploratory] == [("J1", "PIX", "linear")]
+    whole = [(c.better, c.than) for c in images.explore([*ARMS])]  # type: ignore[attr-defined]
+    assert whole == [("J1", "PIX"), ("J1", "J1r")]
+    assert not {c.name for c in images.explore([*ARMS])} & {c.name for c in images.declare([*ARMS])}
 
 
 def test_the_last_four_levels_are_a_chief_metric_where_there_are_four(plan: Callable[..., Any]) -> None:
@@ -268,6 +290,16 @@ def test_contrasts_without_their_read_out_are_left_out_and_that_is_said(plan: Ca
     (note,) = (note for note in quick.notes if "left out, as only" in note)
     assert "Fine-tuned: MAE beats I-JEPA" in note
     assert not any("left out, as only" in note for note in full.notes)
+
+
+def test_pictures_that_were_shrunk_are_told(plan: Callable[..., Any], tmp_path: Path) -> None:
+    folder = draw_folder(tmp_path / "large")
+    for path in folder.glob("*/*.png"):
+        with Image.open(path) as image:
+            image.resize((100, 65)).save(path)
+    said = "squares of 32 x 32 pixels. The shorter side of the median picture was 65 pixels."
+    assert any(said in note for note in plan(folder).notes)
+    assert not any("squares of" in note for note in plan().notes)
 
 
 def test_a_second_set_and_a_likelihood_are_paid_for_out_of_the_budget(

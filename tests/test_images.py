@@ -556,6 +556,15 @@ def test_one_picture_can_be_opened(folder: Path, cache: Path) -> None:
     assert open_images(folder, size=SIZE, cache=cache, needs_splits=False).names == ["cats"]
 
 
+def test_the_size_before_shrinking_is_known(folder: Path, cache: Path) -> None:
+    for i, (height, width) in enumerate(((40, 90), (60, 50), (30, 31), (8, 99), (70, 80))):
+        Image.fromarray(np.full((height, width, 3), 40 * i, dtype=np.uint8)).save(folder / f"{i}.png")
+    sides = [open_images(folder, size=SIZE, cache=cache).side for _ in range(2)]  # decoded, and out of the cache
+    assert sides == [40, 40]
+    arrays = np.random.default_rng(0).random((6, 20, 30, 3)).astype(np.float32)
+    assert open_images(arrays, size=SIZE, cache=cache).side == 20
+
+
 def test_labels_none_says_that_there_are_none(folder: Path, cache: Path) -> None:
     """A tar of pictures with captions, each of which would be a class, and a folder of albums."""
     captions = [f"a picture of {i} things".encode() for i in range(20)]

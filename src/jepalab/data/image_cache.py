@@ -27,7 +27,7 @@ import numpy as np
 import PIL
 from jaxtyping import Int, UInt8, UInt64
 
-from jepalab.data.image_files import UNREADABLE, decode, strict_about_bombs
+from jepalab.data.image_files import UNREADABLE, decode, shorter_side, strict_about_bombs
 from jepalab.data.image_labels import coded
 from jepalab.data.image_sources import Broken, Item, Source
 from jepalab.data.pixel_file import PixelFile
@@ -114,19 +114,22 @@ def default_cache() -> Path:
 
 def decoded(source: Source, *, size: int, cache: Path, progress: Progress | None = None) -> Decoded:
     """The pictures of a source at this size: out of the cache, or decoded into it; raises what `cached` does."""
+    sides: list[int] = []
     reader = Reader(
         settings=f"{VERSION} {size}",
-        read=lambda item: _picture(item, size),
+        read=lambda item: _picture(item, size, sides),
         shape=(size, size),
         noun="pictures",
         ahead=CHUNK,
         versions={"decoding": VERSION, "pillow": PIL.__version__},
+        facts=lambda: {"median_side": float(np.median(sides))} if sides else {},
     )
     with strict_about_bombs():
         return cached(source, reader=reader, cache=cache, progress=progress)
 
 
-def _picture(item: Item, size: int) -> list[Row] | Broken:
+def _picture(item: Item, size: int, sides: list[int]) -> list[Row] | Broken:
+    """The picture as one row; the length of its shorter side, as it was, goes to `sides`."""
     content = item.content
     try:
         if isinstance(content, Path):
@@ -135,7 +138,9 @@ def _picture(item: Item, size: int) -> list[Row] | Broken:
             content = content.read_bytes()
         if isinstance(content, Broken):
             return content
-        return [Row(item.name, decode(content, size=size), content_hash(content))]
+        row = Row(item.name, decode(content, size=size), content_hash(content))
+        sides.append(shorter_side(content))
+        return [row]
     except UNREADABLE as error:
         why = "is no image, or a damaged one" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
         return Broken(f"{type(error).__name__}: {why}")

@@ -40,10 +40,12 @@ class Images(Samples):
     """Pictures of one size, bytes on the disk, with their classes and splits.
 
     pixels  [n h w c] bytes, memory-mapped; c = 1 where all are grey, else 3.
+    side    the shorter side of the median picture before it was resized, in pixels; None where that is not known.
     small   classes too small to be split, with the number of their pictures, which train without a label.
     """
 
     pixels: UInt8[np.ndarray, "n h w c"]
+    side: float | None = None
     small: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -252,6 +254,7 @@ def _images(
         (codes, names), small = given, {}
     images = Images(
         pixels=rows.pixels,
+        side=rows.facts.get("median_side"),
         small=small,
         labels=torch.from_numpy(codes.astype(np.int64)),
         names=names,

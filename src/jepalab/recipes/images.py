@@ -131,6 +131,18 @@ def declare(arms: Sequence[str]) -> list[Contrast]:
     return [claim for claim in claims if {claim.better, claim.than} <= set(arms)]  # pyrefly: ignore[missing-attribute]
 
 
+def explore(arms: Sequence[str]) -> list[Contrast]:
+    """Contrasts that were not among the first ones declared: numbers, without p-value and verdict."""
+    claims = [
+        _better(
+            "J1 > PIX | linear", "what any pretraining has to do: the floor of ridge on pooled pixels", ABOVE_PIXELS
+        ),
+        _better("J1 > J1r | linear", "facebookresearch/ijepa, issues 40, 60 and 68", WITHOUT_BIAS),
+    ]
+    return [claim for claim in claims if {claim.better, claim.than} <= set(arms)]
+
+
+ABOVE_PIXELS, WITHOUT_BIAS = "I-JEPA beats pooled pixels", "I-JEPA: masks without bias beat the official ones"
 BECAUSE = {
     "Frozen features: I-JEPA beats MAE": "Embeddings can drop what pixels must keep; a linear probe sees what is kept.",
     "Last four levels: I-JEPA beats MAE": "Read as the paper also reads: what the last level lost may lie before it.",
@@ -140,7 +152,21 @@ BECAUSE = {
     "Views: LeJEPA beats I-JEPA": "Augmented views say which differences do not matter.",
     "I-JEPA beats an untrained encoder": "A floor that learns nothing is part of every honest table.",
     "I-JEPA beats the pixels' components": "A floor that learns nothing is part of every honest table.",
+    ABOVE_PIXELS: "A floor that learns nothing is part of every honest table.",
+    WITHOUT_BIAS: "The official sampler never hides the last row or column, and its context shrinks with the batch.",
 }
+
+
+def _shrunk(pictures: Pictures) -> list[str]:
+    """That pictures lost most of their pixels, where they did or where that is not known."""
+    size, side = pictures.size, pictures.open().side
+    if side is not None and side <= 2 * size:
+        return []
+    was = "" if side is None else f" The shorter side of the median picture was {side:,.0f} pixels."
+    return [
+        f"All arms read squares of {size} x {size} pixels.{was} What cannot be seen at that size no arm can learn: "
+        "--size takes more of it, with a larger --patch for the time."
+    ]
 
 
 def _better(claim: str, source: str, name: str) -> Better:
@@ -247,10 +273,10 @@ def plan(
         network=network,
         further=further,
     )
-    notes, contrasts = [*made.notes], made.contrasts
+    notes, contrasts = [*made.notes, *_shrunk(pictures)], made.contrasts
     if network.depth < NUM_JOINED:
         contrasts = [claim for claim in contrasts if claim.metric != JOINED]
         notes.append(f"An encoder of {network.depth} blocks has no last {NUM_JOINED} levels: no contrast reads them.")
     if there is not None:
         notes.append(f"Transfer is judged on {there.open().describe()}")
-    return replace(made, notes=notes, contrasts=contrasts)
+    return replace(made, notes=notes, contrasts=contrasts, exploratory=explore([*made.arms]))
