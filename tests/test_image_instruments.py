@@ -40,7 +40,7 @@ from jepalab.instruments.labelled import (
 from jepalab.instruments.layers import layer_sweep
 from jepalab.instruments.probes import LAMBDAS
 from jepalab.instruments.recognition import LogisticClassifier, read_out, recognition
-from jepalab.instruments.robustness import robustness
+from jepalab.instruments.robustness import CORRUPTIONS, robustness
 from jepalab.instruments.sgd_probe import sgd_probe, train_heads
 from jepalab.instruments.transfer import transfer, transfer_scores
 from jepalab.objectives.untrained import Untrained
@@ -236,7 +236,8 @@ INSTRUMENTS: list[tuple[Callable[[LabelledSubject], dict[str, float]], set[str]]
     (
         robustness,
         {f"robust_{name}" for name in ("noise", "blur", "contrast", "brightness", "pixelate", "mean", "clean")}
-        | {"robust_relative_drop"},
+        | {"robust_relative_drop"}
+        | {f"severity_{name}_{i}" for name in CORRUPTIONS for i in (1, 2, 3)},
     ),
 ]
 
