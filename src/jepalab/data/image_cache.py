@@ -35,12 +35,10 @@ from jepalab.dist import num_cores
 
 # Part of every picture's key: raise it when decoding changes.
 VERSION = 1
-CHUNK = 64
+CHUNK, MAX_THREADS = 64, 4
 MAX_FILE_BYTES = 2**30
-MAX_THREADS = 4
 ROW = np.dtype([("code", "<i8"), ("own", "i1"), ("hash", "<u8")])
-PARTIAL = ".partial-"
-STALE_SECONDS = 3600
+PARTIAL, STALE_SECONDS = ".partial-", 3600
 # Bytes of a map that are looked at before its pages are given back.
 BLOCK_BYTES = 2**24
 
@@ -129,7 +127,6 @@ def decoded(source: Source, *, size: int, cache: Path, progress: Progress | None
 
 
 def _picture(item: Item, size: int, sides: list[int]) -> list[Row] | Broken:
-    """The picture as one row; the length of its shorter side, as it was, goes to `sides`."""
     content = item.content
     try:
         if isinstance(content, Path):
@@ -138,9 +135,8 @@ def _picture(item: Item, size: int, sides: list[int]) -> list[Row] | Broken:
             content = content.read_bytes()
         if isinstance(content, Broken):
             return content
-        row = Row(item.name, decode(content, size=size), content_hash(content))
         sides.append(shorter_side(content))
-        return [row]
+        return [Row(item.name, decode(content, size=size), content_hash(content))]
     except UNREADABLE as error:
         why = "is no image, or a damaged one" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
         return Broken(f"{type(error).__name__}: {why}")
@@ -155,8 +151,7 @@ def cached(source: Source, *, reader: Reader, cache: Path, progress: Progress | 
     """
     key = hashlib.sha256(f"{reader.settings} {source.key}".encode()).hexdigest()[:32]
     place = cache / key
-    found = _load(place)
-    if found is not None:
+    if (found := _load(place)) is not None:
         return found
     partial = cache / f"{key}{PARTIAL}{uuid.uuid4().hex[:8]}"
     try:
