@@ -80,6 +80,15 @@ def test_notes_say_what_can_and_cannot_be_concluded() -> None:
     assert "short budget" not in told("200h")
 
 
+def test_what_a_supervised_arm_learned_from_is_told_where_it_is_less() -> None:
+    told = [
+        " ".join(conclusions(1_000, 1, num_train=500, num_classes=2, num_test=50, num_labelled=num))
+        for num in (40, 500)
+    ]
+    assert "saw as many, all of them labelled (25.0 epochs of 40)" in told[0]
+    assert "labelled (" not in told[1]
+
+
 def test_costs_are_measured_once(tmp_path: Path) -> None:
     measured: list[str] = []
 

@@ -38,8 +38,9 @@ from jepalab.instruments.labelled import (
     tokens,
 )
 from jepalab.instruments.layers import layer_sweep
+from jepalab.instruments.probes import LAMBDAS
 from jepalab.instruments.recognition import LogisticClassifier, read_out, recognition
-from jepalab.instruments.robustness import robustness
+from jepalab.instruments.robustness import CORRUPTIONS, robustness
 from jepalab.instruments.sgd_probe import sgd_probe, train_heads
 from jepalab.instruments.transfer import transfer, transfer_scores
 from jepalab.objectives.untrained import Untrained
@@ -207,6 +208,16 @@ def test_class_that_training_has_not_seen_is_never_right() -> None:
 # ---------------------------------------------------------------- the test split chooses nothing
 
 SMALL: dict[str, int] = dict.fromkeys(NAMES, 40)
+JOINED_SCORES = {"linear_best_level", "linear_joined_levels"}
+
+
+def joined_levels(subject: LabelledSubject) -> dict[str, float]:
+    """`layer_sweep` of twice as many levels as there are, so that the last four can be joined."""
+    parts = {name: subject.part(name) for name in NAMES}
+    deep = {name: replace(part, levels=torch.cat([part.levels, part.levels**2], 1)) for name, part in parts.items()}
+    return layer_sweep(replace(subject, **deep))  # pyrefly: ignore[bad-argument-type]
+
+
 INSTRUMENTS: list[tuple[Callable[[LabelledSubject], dict[str, float]], set[str]]] = [
     (recognition, {"linear", "knn", "logistic"}),
     (partial(sgd_probe, num_epochs=4, batch_size=32), {"linear_sgd"}),
@@ -216,6 +227,7 @@ INSTRUMENTS: list[tuple[Callable[[LabelledSubject], dict[str, float]], set[str]]
         layer_sweep,
         {"linear_level_1", "linear_level_2", "linear_level_3", "linear_best_level", "linear_last_level"},
     ),
+    (joined_levels, {*(f"linear_level_{level}" for level in range(1, 7)), "linear_last_level"} | JOINED_SCORES),
     (partial(finetuning, num_steps=6, batch_size=8, num_validation=20, num_test=20), {"finetuned"}),
     (
         partial(finetuning_shots, shots=(2, 5), num_steps=6, batch_size=8, num_validation=20, num_test=20),
@@ -224,7 +236,8 @@ INSTRUMENTS: list[tuple[Callable[[LabelledSubject], dict[str, float]], set[str]]
     (
         robustness,
         {f"robust_{name}" for name in ("noise", "blur", "contrast", "brightness", "pixelate", "mean", "clean")}
-        | {"robust_relative_drop"},
+        | {"robust_relative_drop"}
+        | {f"severity_{name}_{i}" for name in CORRUPTIONS for i in (1, 2, 3)},
     ),
 ]
 
@@ -396,6 +409,36 @@ def test_layer_sweep_finds_the_level_that_knows_the_class() -> None:
     assert scores["best_level"] == 2
     assert scores["linear_best_level"] == scores["linear_level_2"] > 0.9
     assert scores["linear_last_level"] == scores["linear_level_3"] < 0.6
+
+
+def test_joined_levels_are_the_last_four_side_by_side_as_sklearn_reads_them() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = ViT((2, 2), patch=(4, 4), channels=1, dim=16, depth=5, num_heads=2, mean=0.5, std=0.3)
+    subject = labelled_subjects(Untrained(encoder), SampleStream(IMAGES))["student"]
+    assert subject.train.levels.shape[1] == 5
+    # Blurred by noise, of each level its own: these pictures are so easy that any levels would score alike.
+    dice, found = torch.Generator().manual_seed(0), {}
+    for name in NAMES:
+        levels = subject.part(name).levels
+        noise = torch.randn(levels.shape, generator=dice) * 2 * subject.train.levels.std(0)
+        found[name] = replace(subject.part(name), levels=levels + noise)
+    subject = replace(subject, **found)
+    joined = {
+        name: np.concatenate([*part.levels.double().numpy().swapaxes(0, 1)[1:]], 1) for name, part in found.items()
+    }
+    mean, std = joined["train"].mean(0), joined["train"].std(0)
+    z = {name: (each - mean) / std for name, each in joined.items()}
+    ridges = [
+        linear_model.RidgeClassifier(alpha=penalty).fit(z["train"], found["train"].labels.numpy())
+        for penalty in LAMBDAS
+    ]
+    best = max(ridges, key=lambda ridge: ridge.score(z["validation"], found["validation"].labels.numpy()))
+    wanted = best.score(z["test"], found["test"].labels.numpy())
+    scores = layer_sweep(subject)
+    assert scores["linear_joined_levels"] == pytest.approx(wanted)
+    assert scores["linear_joined_levels"] != pytest.approx(scores["linear_last_level"])
+    assert "linear_joined_levels" not in layer_sweep(make_subject()), "three levels are too few"
 
 
 @pytest.mark.parametrize("rate", [0.03, 0.3])

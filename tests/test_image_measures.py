@@ -226,6 +226,10 @@ def test_robustness_of_an_encoder_of_mean_light() -> None:
     assert scores["robust_blur"] == scores["robust_contrast"] == scores["robust_pixelate"] == 1
     assert scores["robust_brightness"] < 0.8
     five = ("noise", "blur", "contrast", "brightness", "pixelate")
+    for name in five:
+        each = [scores[f"severity_{name}_{i}"] for i in (1, 2, 3)]
+        assert scores[f"robust_{name}"] == pytest.approx(sum(each) / 3)
+    assert scores["severity_brightness_1"] > scores["severity_brightness_3"]
     assert scores["robust_mean"] == pytest.approx(sum(scores[f"robust_{name}"] for name in five) / 5)
     chance = float((EASY.test.labels == EASY.train.labels.mode().values).float().mean())
     assert scores["robust_relative_drop"] == pytest.approx((1 - scores["robust_mean"]) / (1 - chance))
@@ -274,6 +278,7 @@ def test_geometry_of_principal_components() -> None:
     assert scores["cka_with_pixels"] > 0.9
     assert "position_share" not in scores, "an encoder with one token has no positions"
     assert {"lidar", "uniformity", "rankme", "std"} <= scores.keys()
+    assert 0 < scores["alignment"] < 0.5, "two crops of a picture, nearer than two of different ones would be"
 
 
 def test_geometry_of_a_collapsed_encoder_leaves_out_what_is_undefined() -> None:

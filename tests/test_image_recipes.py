@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jepalab import cli
 from jepalab.backbones.vit import ViT
 from jepalab.catalogue import find_recipes
 from jepalab.compare.cells import fingerprint, judge_run
+from jepalab.compare.tables import tuning_table
 from jepalab.fit import fit
 from jepalab.masks.blocks import Blocks
 from jepalab.masks.random import RandomMask
@@ -24,8 +26,11 @@ from jepalab.masks.reference import ReferenceBlocks
 from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.recipes import image_generative, image_jepas, image_scaling, images
+from jepalab.recipes.allowance import READ_OUT_SECONDS
 from jepalab.recipes.image_bench import JUDGING, ImageBench, Pictures
+from jepalab.recipes.image_transfer import OtherPictures
 from jepalab.recipes.images import ARMS, CONDITION, MAIN
+from jepalab.recipes.lab_costs import num_labelled
 from jepalab.recipes.patch_bench import Network, Schedule
 from jepalab.records import RunFolder
 
@@ -78,15 +83,28 @@ def of_pictures(name: str, recipe: Callable[..., Any]) -> bool:
     return recipe.__module__ in (image_jepas.__name__, image_generative.__name__)
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in find_recipes().items() if of_pictures(name, recipe)])
-def test_every_recipe_of_pictures_trains_from_the_command_line(name: str, tmp_path: Path, pictures: Pictures) -> None:
+RECIPES = {name: recipe for name, recipe in find_recipes().items() if of_pictures(name, recipe)}
+ON_RESNET = [(name, "resnet") for name, recipe in RECIPES.items() if "backbone" in signature(recipe).parameters]
+
+
+@pytest.mark.parametrize(("name", "backbone"), [*((name, "") for name in RECIPES), *ON_RESNET])
+def test_every_recipe_of_pictures_trains_from_the_command_line(
+    name: str, backbone: str, tmp_path: Path, pictures: Pictures
+) -> None:
     data = pictures.data if name == "classifier" else pictures.data / "class 0"  # without labels nothing is judged
     flags: dict[str, Any] = {"data": data, "cache": tmp_path / "cache", "out": tmp_path / "run", "size": 16, "steps": 2}
     flags |= {"width": 16, "depth": 3, "num-heads": 2, "head-width": 16, "head-depth": 1, "batch-size": 4}
     if name == "masked-token":
         flags["num-codes"] = 16
+    flags |= {"backbone": backbone} if backbone else {}
     assert cli.main(["train", name, *(f"--{flag}={value}" for flag, value in flags.items())]) == 0
     assert RunFolder(tmp_path / "run").description()["status"] == "done"
+    built = [config.read_text() for config in (tmp_path / "run" / "encoders").glob("*/config.json")]
+    assert not backbone or (built and all("ResNet" in each for each in built))
+
+
+def test_views_and_labels_train_a_residual_network_too() -> None:
+    assert {name for name, _ in ON_RESNET} == {"lejepa", "vicreg", "classifier"}
 
 
 def test_the_teacher_of_salt_is_part_of_the_budget(bench: ImageBench) -> None:
@@ -152,6 +170,14 @@ def test_contrasts_cite_what_they_test() -> None:
     assert ("G2", "G1", "attentive") in declared, "which is how the source read"
     assert "own hypothesis" in declared["V1", "J1", "linear"].source
     assert len({claim.name for claim in declared.values()}) == len(declared)
+
+
+def test_floor_and_official_masks_are_compared_without_a_verdict(plan: Callable[..., Any]) -> None:
+    made = plan(arms=("J1", "G1", "PIX"))
+    assert [(c.better, c.than, c.metric) for c in made.exploratory] == [("J1", "PIX", "linear")]
+    whole = [(c.better, c.than) for c in images.explore([*ARMS])]  # type: ignore[attr-defined]
+    assert whole == [("J1", "PIX"), ("J1", "J1r")]
+    assert not {c.name for c in images.explore([*ARMS])} & {c.name for c in images.declare([*ARMS])}
 
 
 def test_the_last_four_levels_are_a_chief_metric_where_there_are_four(plan: Callable[..., Any]) -> None:
@@ -230,6 +256,33 @@ def test_components_are_fitted_to_a_bounded_number_of_frames(bench: ImageBench, 
     assert frames == [40]
 
 
+def test_a_folder_of_sixty_pictures_has_components_too(tmp_path: Path) -> None:
+    """Fewer than the encoder is wide: as many as there are pictures to fit them to, less one for the mean."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    run = ARMS["PCA"].make(ImageBench(pictures=Pictures(data=folder, size=16, cache=tmp_path / "cache")))
+    assert run.prepare is not None
+    run.prepare()
+    z = run.objective.encoder(run.stream.held_out("train", 48).x)
+    assert z.shape == (48, 1, 47)
+    assert z.flatten(1).std(0).min() > 0
+
+
+def test_the_ceiling_learns_from_labelled_pictures_alone(tmp_path: Path) -> None:
+    folder = draw_folder(tmp_path / "data", num_classes=2)
+    for number in range(200):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    bench = ImageBench(pictures=Pictures(data=folder, size=16, cache=tmp_path / "cache"), network=SMALL, schedule=BRIEF)
+    ceiling, rival = (ARMS[arm].make(bench) for arm in ("S", "J1"))
+    assert (ceiling.stream.batch(0).factors["class"] >= 0).all()
+    assert (rival.stream.batch(0).factors["class"] < 0).any()
+    seen = (run.steps * run.stream.clips_per_batch for run in (ceiling, rival))
+    assert next(seen) == next(seen)
+
+
 def test_contrasts_without_their_read_out_are_left_out_and_that_is_said(plan: Callable[..., Any]) -> None:
     """They would count in Holm's correction as p-values of 1, and make the others harder to show."""
     quick, full = plan(read_outs="quick"), plan(read_outs="full")
@@ -237,6 +290,76 @@ def test_contrasts_without_their_read_out_are_left_out_and_that_is_said(plan: Ca
     (note,) = (note for note in quick.notes if "left out, as only" in note)
     assert "Fine-tuned: MAE beats I-JEPA" in note
     assert not any("left out, as only" in note for note in full.notes)
+
+
+def test_pictures_that_were_shrunk_are_told(plan: Callable[..., Any], tmp_path: Path) -> None:
+    folder = draw_folder(tmp_path / "large")
+    for path in folder.glob("*/*.png"):
+        with Image.open(path) as image:
+            image.resize((100, 65)).save(path)
+    said = "squares of 32 x 32 pixels. The shorter side of the median picture was 65 pixels."
+    assert any(said in note for note in plan(folder).notes)
+    assert not any("squares of" in note for note in plan().notes)
+
+
+def test_a_second_set_and_a_likelihood_are_paid_for_out_of_the_budget(
+    plan: Callable[..., Any], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {CONDITION: {arm: {"settings": {"lr": 1e-3, "weight_decay": 0.05}} for arm in ("J1", "G3")}}
+    monkeypatch.setattr(images, "tuned", lambda *_: {"conditions": known})
+
+    def costs(measures: Mapping[str, object], **_: object) -> dict[str, float]:
+        return {name: 1.0 if name.startswith("encoders") else 1e-3 for name in measures}
+
+    judged: list[Mapping[str, float]] = []
+
+    def allot(*_: object, judging_seconds: Mapping[str, float], **__: object) -> tuple[int, int]:
+        judged.append(judging_seconds)
+        return 1_000, 1
+
+    monkeypatch.setattr("jepalab.recipes.lab.measured_costs", costs)
+    monkeypatch.setattr("jepalab.recipes.lab.allot", allot)
+    settings = {"samples": 0, "arms": ("J1", "G3", "R"), "read_outs": "quick"}
+    plan(**settings)
+    made = plan(**settings, other=OtherPictures(transfer=pictures.data))
+    alone, with_others = judged
+    read_there = sum(num_labelled(pictures.open(), images.FEW_IMAGES).values())
+    assert read_there == 72
+    for arm in ("J1", "G3", "R"):
+        assert with_others[arm] - alone[arm] == pytest.approx(read_there * (1e-3 + READ_OUT_SECONDS))
+    assert alone["G3"] - alone["J1"] == pytest.approx(2 * 2_000 * 1e-3)
+    assert [*map(repr, made.judging.of_the_first)][-1].count("_transfer_to") == 1
+
+
+def test_trials_are_ranked_as_arms_are_judged(plan: Callable[..., Any], pictures: Pictures) -> None:
+    search = images.tunable(pictures, network=replace(SMALL, patch=8))
+    assert search.judging.prefer == plan().judging.prefer == "linear_validation"
+    run = search.make(0, arm="J1", world=search.worlds[CONDITION], settings={})
+    assert isinstance(run.objective.encoder, ViT)
+    assert (run.objective.encoder.patch, run.objective.encoder.dim) == ((8, 8), 32)
+    assert search.of_each["shape"] == [1, 3, 32, 32]
+    assert search.of_each["network"]["patch"] == 8
+
+
+def test_settings_searched_with_another_network_are_told(
+    plan: Callable[..., Any], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def notes(**recorded: Any) -> str:
+        entry = {"settings": {"lr": 1e-3, "weight_decay": 0.05}, "scores": [0.5], "expected_best_of_n": [0.5]}
+        entry |= {"score": 0.5, "share_above_random_encoder": 1.0}
+        known = {CONDITION: {"J1": entry | recorded, "G1": entry | {"prefer": "linear_validation"}}}
+        monkeypatch.setattr(images, "tuned", lambda *_: {"conditions": known})
+        made = plan()
+        table = tuning_table(made.settings)
+        assert table is not None
+        return " ".join([*made.notes, table.note])
+
+    here = images.tunable(pictures, network=SMALL).of_each
+    assert "Settings of G1 were searched with another network patch 4, width 192" in notes(**here)
+    assert "Trials of" not in notes(**here)
+    there = images.tunable(replace(pictures, size=16), network=SMALL).of_each
+    assert "Settings of J1 were searched with another shape 1 x 3 x 16 x 16; here" in notes(**there)
+    assert "Trials of J1 were ranked by the first encoder of an arm: the averaged teacher" in notes()
 
 
 def test_test_noise_is_that_of_the_pictures_that_are_read(plan: Callable[..., Any], monkeypatch: Any) -> None:

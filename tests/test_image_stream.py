@@ -83,10 +83,10 @@ def test_arms_of_one_seed_see_the_same_pictures_and_crops(images: Images) -> Non
 def test_every_batch_is_full_and_every_epoch_shows_each_training_picture_once(images: Images) -> None:
     stream = SampleStream(images, batch_size=24, augmentation=Plain())
     train = images.indices("train").tolist()
-    assert len(train) == 80
+    assert len(train) == 52
     shown = [number for step in range(10) for number in numbers(stream.batch(step).x)]
     assert len(shown) == 240
-    epochs = [shown[start : start + 80] for start in (0, 80, 160)]
+    epochs = [shown[start : start + 52] for start in (0, 52, 104, 156)]
     assert all(sorted(epoch) == train for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
     labels = torch.cat([stream.batch(step).factors["class"][:, 0] for step in range(10)])
@@ -95,7 +95,7 @@ def test_every_batch_is_full_and_every_epoch_shows_each_training_picture_once(im
 
 def test_batches_larger_than_an_epoch_repeat_it(images: Images) -> None:
     shown = numbers(SampleStream(images, batch_size=200, augmentation=Plain()).batch(0).x)
-    assert sorted(shown[:80]) == sorted(shown[80:160]) == images.indices("train").tolist()
+    assert sorted(shown[:52]) == sorted(shown[52:104]) == images.indices("train").tolist()
 
 
 def test_no_held_out_picture_is_ever_trained_on(images: Images) -> None:
@@ -126,6 +126,21 @@ def test_fewer_training_pictures_are_a_part_of_more(images: Images) -> None:
     assert few < more
 
 
+def test_a_stream_of_labelled_pictures_shows_no_others(images: Images) -> None:
+    labels = images.labels.clone()
+    train = images.indices("train")
+    labels[train[10:]] = -1
+    few = replace(images, labels=labels)
+    stream = SampleStream(few, batch_size=24, augmentation=Plain(), labelled_only=True)
+    batches = [stream.batch(step) for step in range(5)]
+    assert {number for batch in batches for number in numbers(batch.x)} == {*train[:10].tolist()}
+    assert all(len(batch.x) == 24 and (batch.factors["class"] >= 0).all() for batch in batches)
+    whole = (SampleStream(images, labelled_only=only).indices(3) for only in (False, True))
+    assert torch.equal(*whole), "where all are labelled it is the same stream"
+    with pytest.raises(ValueError, match="no labelled samples"):
+        SampleStream(replace(images, labels=torch.full((NUM,), -1)), labelled_only=True)
+
+
 def test_pictures_come_in_the_size_asked_for(images: Images) -> None:
     stream = SampleStream(images, batch_size=4, size=12)
     assert stream.batch(0).x.shape == (4, 1, 3, 12, 12)
@@ -138,8 +153,8 @@ def test_pictures_come_in_the_size_asked_for(images: Images) -> None:
 def test_streams_that_cannot_be_say_why(images: Images) -> None:
     with pytest.raises(ValueError, match="batch_size=0"):
         SampleStream(images, batch_size=0)
-    with pytest.raises(ValueError, match="the 80 samples there are, got 81"):
-        SampleStream(images, num_train=81)
+    with pytest.raises(ValueError, match="the 52 samples there are, got 53"):
+        SampleStream(images, num_train=53)
     alone = replace(images, splits=torch.zeros(NUM, dtype=torch.int8))
     with pytest.raises(ValueError, match=r"test split of array pixels.npy is empty"):
         SampleStream(alone, split="test")

@@ -86,11 +86,10 @@ def test_folder_of_classes_keeps_every_pixel_and_splits_each_class(folder: Path,
     for name, pixels, label in zip(opened.item_names(), opened.pixels, opened.labels, strict=True):
         assert np.array_equal(pixels, written[name])
         assert name.startswith(opened.names[label])
-    for label, num in enumerate((30, 20)):
-        parts = opened.splits[opened.labels == label].long().bincount().tolist()
-        assert parts == [num - 2 * num // 10, num // 10, num // 10]
+    for label, parts in enumerate(([16, 7, 7], [12, 4, 4])):
+        assert opened.splits[opened.labels == label].long().bincount().tolist() == parts
     assert "50 colour pictures of 8 x 8" in repr(opened)
-    assert "2 classes of 20 to 30 pictures (cats, dogs); train 40, validation 5, test 5" in opened.describe()
+    assert "2 classes of 20 to 30 pictures (cats, dogs); train 28, validation 11, test 11" in opened.describe()
 
 
 def test_read_returns_rows_in_the_order_asked_for(folder: Path, cache: Path) -> None:
@@ -124,7 +123,7 @@ def test_pictures_beside_the_class_folders_are_unlabelled_and_only_train(folder:
     opened = open_images(folder, size=SIZE, cache=cache)
     assert (opened.labels == -1).sum() == 30
     assert (opened.splits[opened.labels == -1] == 0).all()
-    assert counts_of(opened) == [46, 2, 2]
+    assert counts_of(opened) == [42, 4, 4]
     assert "30 without a label" in opened.describe()
 
 
@@ -133,7 +132,7 @@ def test_split_folders_are_respected(folder: Path, cache: Path, held_out: str) -
     write_classes(folder, {"train/cats": 20, "train/dogs": 10, f"{held_out}/cats": 3, f"{held_out}/dogs": 4})
     opened = open_images(folder, size=SIZE, cache=cache)
     assert opened.names == ["cats", "dogs"]
-    assert counts_of(opened) == [27, 3, 7]
+    assert counts_of(opened) == [24, 6, 7]
     names = opened.item_names()
     assert all(names[i].startswith(f"{held_out}/") for i in opened.indices("test").tolist())
     assert all(names[i].startswith("train/") for i in opened.indices("validation").tolist())
@@ -169,7 +168,7 @@ def test_parquet_keeps_splits_names_and_pixels(folder: Path, cache: Path) -> Non
     write_table(folder / "data" / "test-00000-of-00001.parquet", {"image": pictures[30:], "label": [0, 1] * 5})
     opened = open_images(folder, size=SIZE, cache=cache)
     assert opened.names == ["cat", "dog"]
-    assert counts_of(opened) == [26, 4, 10]
+    assert counts_of(opened) == [24, 6, 10]
     order = [*range(30, 40), *range(30)]
     assert np.array_equal(opened.pixels, np.stack([noise(i) for i in order]))
     assert opened.labels.tolist() == [i % 2 for i in order]
@@ -241,7 +240,7 @@ def test_tars_read_labels_by_key(folder: Path, cache: Path, suffix: str, label: 
     assert np.array_equal(opened.pixels, np.stack([noise(i) for i in order]))
     assert opened.names == ["0", "1"]
     assert opened.labels.tolist() == [i % 2 for i in order]
-    assert counts_of(opened) == [26, 4, 6]
+    assert counts_of(opened) == [24, 6, 6]
     assert open_images(folder / "train-000.tar", size=SIZE, cache=cache).labels.shape == (20,)
 
 
@@ -272,7 +271,7 @@ def test_idx_files_are_read_as_mnist_has_them(folder: Path, cache: Path, ending:
     order = [*range(40, 50), *range(40)]
     assert np.array_equal(opened.pixels, pictures[order, :, :, None])
     assert opened.labels.tolist() == labels[order].tolist()
-    assert counts_of(opened) == [36, 4, 10]
+    assert counts_of(opened) == [32, 8, 10]
     fashion = folder.rename(folder.with_name("fashion-mnist"))
     write_idx(fashion / f"train-labels-idx1-ubyte{ending}", labels[:40] * 9)
     with pytest.raises(ValueError, match="'Trouser' has held-out pictures but none to train on"):
@@ -312,7 +311,7 @@ def test_arrays_of_every_kind_hold_the_same_pictures(tmp_path: Path, cache: Path
     assert np.array_equal(opened.pixels, pixels)
     assert torch.equal(opened.labels, labels)
     assert isinstance(opened.pixels, np.memmap) == (kind in {"npy", "16 bits", "floats", "tensor", "channels first"})
-    assert counts_of(opened) == [16, 2, 2]
+    assert counts_of(opened) == [12, 4, 4]
     assert opened.digest == open_images(pixels, size=SIZE, labels=labels, cache=cache).digest
     assert opened.digest != open_images(pixels, size=SIZE, labels=1 - labels, cache=cache).digest
 
@@ -522,12 +521,82 @@ def test_places_without_pictures_say_what_was_expected(folder: Path, cache: Path
 # Splits.
 
 
-def test_classes_too_small_to_split_are_named(folder: Path, cache: Path) -> None:
-    write_classes(folder, {"cats": 10, "dogs": 2})
-    with pytest.raises(ValueError, match=r"class 'dogs' has 2 readable pictures.*at least 3"):
+def test_classes_too_small_to_split_train_without_their_label(
+    folder: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Albums of 30 and of 2: the pictures of both train, and a line says of how many the label is not used."""
+    write_classes(folder, {"first": 1, "holiday": 30, "zoo": 2, "zebra": 12})
+    opened = open_images(folder, size=SIZE, cache=cache)
+    said = capsys.readouterr().err
+    assert (
+        "3 of them in 2 class(es) too small to be split, so that they train without their label: first 1, zoo 2" in said
+    )
+    assert opened.names == ["holiday", "zebra"]
+    codes = by_name(opened, opened.labels)
+    assert all(code == {"holiday": 0, "zebra": 1}.get(name.split("/")[0], -1) for name, code in codes.items())
+    assert (opened.splits[opened.labels < 0] == 0).all()
+    assert counts_of(opened) == [3 + 16 + 8, 7 + 2, 7 + 2]
+    embedded = open_images(folder, size=SIZE, cache=cache, needs_splits=False)
+    assert embedded.names == ["first", "holiday", "zebra", "zoo"]
+    assert torch.equal(embedded.splits, opened.splits)
+    assert embedded.digest == opened.digest
+    write_classes(folder, {"zoo": 3})
+    assert open_images(folder, size=SIZE, cache=cache).names == ["holiday", "zebra", "zoo"]
+
+
+def test_one_picture_can_be_opened(folder: Path, cache: Path) -> None:
+    write_classes(folder, {".": 1})
+    assert counts_of(open_images(folder, size=SIZE, cache=cache)) == [1, 0, 0]
+    alone = open_images(folder, size=SIZE, cache=cache, needs_splits=False)
+    assert alone.splits.tolist() == [-1]
+    assert "; in no split; " in alone.describe()
+    write_classes(folder, {"test/cats": 3})
+    with pytest.raises(ValueError, match="held-out pictures but none to train on"):
         open_images(folder, size=SIZE, cache=cache)
-    write_classes(folder, {"dogs": 3})
-    assert counts_of(open_images(folder, size=SIZE, cache=cache)) == [9, 2, 2]
+    assert open_images(folder, size=SIZE, cache=cache, needs_splits=False).names == ["cats"]
+
+
+def test_the_size_before_shrinking_is_known(folder: Path, cache: Path) -> None:
+    for i, (height, width) in enumerate(((40, 90), (60, 50), (30, 31), (8, 99), (70, 80))):
+        Image.fromarray(np.full((height, width, 3), 40 * i, dtype=np.uint8)).save(folder / f"{i}.png")
+    sides = [open_images(folder, size=SIZE, cache=cache).side for _ in range(2)]  # decoded, and out of the cache
+    assert sides == [40, 40]
+    arrays = np.random.default_rng(0).random((6, 20, 30, 3)).astype(np.float32)
+    assert open_images(arrays, size=SIZE, cache=cache).side == 20
+
+
+def test_labels_none_says_that_there_are_none(folder: Path, cache: Path) -> None:
+    """A tar of pictures with captions, each of which would be a class, and a folder of albums."""
+    captions = [f"a picture of {i} things".encode() for i in range(20)]
+    files = {f"{i}.png": encoded(noise(i)) for i in range(20)} | {f"{i}.txt": each for i, each in enumerate(captions)}
+    files = dict(sorted(files.items()))
+    write_tar(folder / "captioned.tar", files)
+    opened = open_images(folder, size=SIZE, labels=Path("none"), cache=cache)
+    assert (opened.num_classes, counts_of(opened)) == (0, [16, 2, 2])
+    (folder / "captioned.tar").unlink()
+    write_classes(folder, {"cats": 20})
+    assert open_images(folder, size=SIZE, labels=Path("none"), cache=cache).names == []
+    with pytest.raises(ValueError, match="name no column of labels"):
+        open_images(folder, size=SIZE, labels=Path("none"), group_column="person", cache=cache)
+
+
+@pytest.mark.parametrize("num_own_test", [0, 12])
+@pytest.mark.parametrize(("num", "held_out"), [(3, 1), (5, 1), (20, 4), (100, 24), (201, 50), (500, 50), (5_000, 500)])
+def test_of_few_labels_more_is_held_out_and_most_still_train(num: int, held_out: int, num_own_test: int) -> None:
+    """Four test pictures tell nothing apart; of classes as large as those of CIFAR-10 a tenth is held out as ever."""
+    codes = np.arange(3 * num + num_own_test) % 3
+    own = np.full(len(codes), -1)
+    own[3 * num :] = 2
+    hashes = np.random.default_rng(0).integers(0, 2**63, len(codes)).astype(np.uint64)
+    splits = assign_splits(codes, own, hashes, names=["a", "b", "c"], seed=0)
+    for code in range(3):
+        train, validation, test = np.bincount(splits[codes == code], minlength=3)
+        assert (validation, test) == (held_out, num_own_test // 3 or held_out)
+        assert train > num / 2 or num == 3
+    nobody = assign_splits(
+        np.full(40, -1), np.full(40, -1), hashes[:1].repeat(40) + np.arange(40, dtype=np.uint64), names=[], seed=0
+    )
+    assert np.bincount(nobody).tolist() == [32, 4, 4], "what has no labels is not tested on"
 
 
 def test_classes_called_otherwise_in_the_test_folder_are_an_error(folder: Path, cache: Path) -> None:
@@ -560,9 +629,9 @@ def test_copies_share_a_split() -> None:
     hashes = rng.integers(0, 2**63, 90).astype(np.uint64).repeat(4)
     codes, own = (np.arange(360) // 4) % 2, np.full(360, -1)
     splits = assign_splits(codes, own, hashes, names=["a", "b"], seed=0)
-    # A tenth of a class is 18 pictures; the border would cut a group of four.
+    # Of a class 44 pictures are held out twice; what came first would cut a group of four.
     assert (splits.reshape(90, 4) == splits.reshape(90, 4)[:, :1]).all()
-    assert np.bincount(splits).tolist() == [280, 40, 40]
+    assert np.bincount(splits).tolist() == [184, 88, 88]
     with pytest.raises(ValueError, match="1 of them different"):
         assign_splits(codes[:30] * 0, own[:30], hashes[:1].repeat(30), names=["a"], seed=0)
 

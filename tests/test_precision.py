@@ -10,6 +10,7 @@ import torch
 
 from jepalab import dist
 from jepalab.dist import Engine, autocast, resolve
+from jepalab.objectives.masked_jepa import MaskedJEPA
 
 CPU = torch.device("cpu")
 Pretend = Callable[..., None]
@@ -71,3 +72,28 @@ def test_older_torch_is_asked_for_its_one_instruction_set(monkeypatch: pytest.Mo
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda known=known: known)
         dist._multiplies_bfloat16.cache_clear()
         assert resolve("auto", CPU) == expected
+
+
+def test_losses_of_ijepa_agree_in_both_precisions() -> None:
+    """Over two dozen steps, of small matrices, since a processor without the instructions takes its time."""
+
+    def losses(precision: dist.Precision) -> torch.Tensor:
+        with dist.seeded(0):
+            objective, batch = MaskedJEPA.tiny()
+        optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
+        found = []
+        with Engine(device="cpu", precision=precision) as engine:
+            for step in range(1, 25):
+                with engine.autocast():
+                    loss = objective(batch).total
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                objective.after_step(step / 24)
+                found.append(loss.detach().float())
+        return torch.stack(found)
+
+    exact, coarse = losses("fp32"), losses("bf16")
+    assert not torch.equal(exact, coarse)
+    torch.testing.assert_close(coarse, exact, rtol=0.05, atol=0.01)
+    assert exact[-1] < exact[0]

@@ -113,7 +113,7 @@ def test_training_leaves_its_encoders_to_be_loaded(lab: Path) -> None:
 def test_probe_scores_are_those_of_scikit_learn(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "probe", "run", "--data", "photos")
     assert found["encoder"] == "teacher"
-    assert (found["num"], found["num_classes"]) == ({"train": 96, "validation": 12, "test": 12}, 3)
+    assert (found["num"], found["num_classes"]) == ({"train": 66, "validation": 27, "test": 27}, 3)
     assert found["chance"] == pytest.approx(1 / 3)
     assert main(["embed", "run", "--data", "photos", "--out", "teacher.npy"]) == 0
     rows = whose(lab / "teacher.csv")
@@ -159,9 +159,9 @@ def test_probe_says_what_its_numbers_mean(lab: Path, capsys: pytest.CaptureFixtu
         "teacher",
         "random init",
         "pixel PCA",
-        "12 test samples of 3 classes",
+        "27 test samples of 3 classes",
         "most common one gives 33.3 %",
-        "learned from 96 labelled samples",
+        "learned from 66 labelled samples",
         "points from the better floor",
         "trained on the train split of these samples",
     ):
@@ -242,7 +242,7 @@ def test_clips_of_one_video_and_windows_of_one_person_are_one_unit(tmp_path: Pat
     videos = dice.integers(0, 256, (40, 12, 8, 8), dtype=np.uint8)
     clips = open_clips(videos, num_frames=4, size=8, clips_per_video=3, labels=np.arange(40) % 2, cache=tmp_path)
     test = clips.indices("test")
-    assert (len(test), clips.num_units(test), clips.unit) == (12, 4, "video")
+    assert (len(test), clips.num_units(test), clips.unit) == (24, 8, "video")
     values = dice.normal(size=(400, 2))
     people, kinds = np.arange(400) // 40, np.arange(400) // 20 % 2
     series = open_series(values, window=8, hop=4, labels=kinds, groups=people)
@@ -350,6 +350,29 @@ def test_unlabelled_grey_pictures_are_embedded_by_an_encoder_of_colour(lab: Path
         z = jepalab.load("run")(x).mean(1)
     np.testing.assert_allclose(np.array(table["embedding"].to_pylist()), z, atol=1e-5)
     assert table["label"].null_count == 120
+
+
+def test_ordinary_folders_are_embedded_and_trained_on(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One picture; albums of 30 and of 2; albums that are no classes at all."""
+    sizes = {"one": {"": 1}, "albums": {"holiday": 30, "zoo": 2}}
+    for name, albums in sizes.items():
+        for number, (album, num) in enumerate(albums.items()):
+            (lab / name / album).mkdir(parents=True, exist_ok=True)
+            for i, file in enumerate(photo_files(lab)[40 * number :][:num]):
+                (lab / name / album / f"{i:02}.png").write_bytes(file.read_bytes())
+    assert main(["embed", "run", "--data", "one", "--out", "one.npy"]) == 0
+    assert np.load(lab / "one.npy").shape == (1, WIDTH)
+    assert whose(lab / "one.csv") == [{"file": "00.png", "label": "", "split": ""}]
+    assert main(["embed", "run", "--data", "albums", "--out", "albums.npy"]) == 0
+    assert [row["label"] for row in whose(lab / "albums.csv")] == ["holiday"] * 30 + ["zoo"] * 2
+    capsys.readouterr()
+    assert main(["train", "ijepa", "--data", "albums", "--out", "on-albums", *SMALL]) == 0
+    said = capsys.readouterr().err
+    assert "2 of them in 1 class(es) too small to be split, so that they train without their label: zoo 2" in said
+    assert main(["train", "ijepa", "--data", "photos", "--labels", "none", "--out", "unlabelled", *SMALL]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"] == {}
+    assert main(["embed", "run", "--data", "photos", "--labels", "none", "--out", "unlabelled.npy"]) == 0
+    assert {row["label"] for row in whose(lab / "unlabelled.csv")} == {""}
 
 
 def test_full_disk_leaves_nothing_behind(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:

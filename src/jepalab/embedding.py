@@ -31,7 +31,8 @@ class EmbedCommand:
         run: folder of a run (runs/NAME) or of an encoder.
         data: what the encoder reads: pictures (folder, Hugging Face parquet, webdataset tars, IDX files), a folder of
             videos, or series (CSV, parquet, .npy).
-        out: file to write: .parquet or .csv with file, label, split and embedding; .npy with a .csv beside it.
+        out: file to write: .parquet or .csv with file, label, split and embedding; .npy with a .csv beside it. The
+            split of pictures is that of training on them, and empty where they are too few for one.
         encoder: which encoder of the run, student or teacher; without it, the one that is reported first.
         tokens: write every token of a sample [n t d] in place of their mean [n d]; into .npy only.
         device: auto takes CUDA, otherwise the CPU; mps has not been tested.
@@ -52,7 +53,7 @@ def run(words: list[str]) -> int:
     command = tyro.cli(EmbedCommand, prog="jepalab embed", args=words)
     check_feature_file(command.out, is_flat=not command.tokens)
     encoder = load(command.run, encoder=command.encoder)
-    samples = open_for(encoder, command.data, command.opening)
+    samples = open_for(encoder, command.data, command.opening, needs_splits=False)
     with Engine(device=command.device) as engine:
         shape = write_features(encoder.to(engine.device), samples, command.out, pooled=not command.tokens)
     print("\n".join(filter(None, [samples.describe(), describe_match(encoder, samples)])))
@@ -77,8 +78,8 @@ def write_features(encoder: Encoder, samples: Samples, out: Path, *, pooled: boo
         return (z.mean(1) if pooled else z).float().cpu()
 
     def whose(place: int) -> Row:
-        label = int(samples.labels[place])
-        return Row(names[place], samples.names[label] if label >= 0 else "", SPLITS[int(samples.splits[place])])
+        label, split = int(samples.labels[place]), int(samples.splits[place])
+        return Row(names[place], samples.names[label] if label >= 0 else "", SPLITS[split] if split >= 0 else "")
 
     with evaluating(encoder), count_items("embedding") as progress:
         shape = tuple(features(range(1)).shape[1:])

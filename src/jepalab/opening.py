@@ -22,7 +22,8 @@ class Opening:
     Args:
         labels: CSV of file,label; otherwise labels come from sub-folders or the data's own column. A third column
             called group, subject or the like says whom or what a file shows: no group is in two splits. Of a .npy of
-            series, a .npy or CSV with a class for each window.
+            series, a .npy or CSV with a class for each window. Of pictures, none: there are no labels, whatever their
+            folders or the files beside them say.
         groups: of a .npy of series, a .npy or CSV of whom each window was measured on.
         stride: of video, frames from one frame of a clip to the next.
         fps: of video, frames a second of a clip, in place of the stride.
@@ -52,8 +53,10 @@ OF_SERIES = ("hop", "groups", "channels")
 OF_VIDEO = ("stride", "fps", "clips_per_video")
 
 
-def open_for(encoder: Encoder, data: Path, opening: Opening) -> Samples:
+def open_for(encoder: Encoder, data: Path, opening: Opening, *, needs_splits: bool = True) -> Samples:
     """What lies at `data`, as samples that this encoder takes but for their colour. Shows its progress.
+
+    needs_splits  False takes pictures too that cannot be split, as `open_images` has it.
 
     ValueError where a flag was given that says nothing of what the encoder reads, beside what opening it raises.
     """
@@ -82,6 +85,7 @@ def open_for(encoder: Encoder, data: Path, opening: Opening) -> Samples:
                 label_column=opening.label_column,
                 group_column=opening.group_column,
                 cache=opening.cache,
+                needs_splits=needs_splits,
                 progress=progress,
             )
         if opening.fps is not None:

@@ -132,7 +132,8 @@ def tuning_table(settings: Mapping[str, Any]) -> Table | None:
         "are on the validation split of a seed that the comparison does not use."
         + (" Settings tuned on another condition are borrowed: no search ran under this one." if is_borrowed else "")
         + (" Where a setting is at an end, the best one may lie outside what was searched." if has_edges else "")
-    )
+        + f" {settings.get('tuning', {}).get('note', '')}"
+    ).rstrip()
     return Table("What tuning chose", columns, printed, Sheet("tuning", keys, numbers), note=note, num_names=4)
 
 

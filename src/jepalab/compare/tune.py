@@ -84,7 +84,7 @@ class Tunable:
     conditions   under which arms are tuned unless others are asked for.
     trial_steps  of each trial; 0 takes as many as the comparison does.
     shared       the knobs that every arm has.
-    facts        what else to write down beside the settings.
+    facts        what else to write down beside the settings, and `of_each`, beside those of each arm.
     """
 
     name: str
@@ -97,6 +97,7 @@ class Tunable:
     trial_steps: int = 0
     shared: Sequence[Knob] = SHARED
     facts: Mapping[str, Any] = field(default_factory=dict)
+    of_each: Mapping[str, Any] = field(default_factory=dict)
 
 
 def draw_trials(

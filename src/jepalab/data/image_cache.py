@@ -27,7 +27,7 @@ import numpy as np
 import PIL
 from jaxtyping import Int, UInt8, UInt64
 
-from jepalab.data.image_files import UNREADABLE, decode, strict_about_bombs
+from jepalab.data.image_files import UNREADABLE, decode, shorter_side, strict_about_bombs
 from jepalab.data.image_labels import coded
 from jepalab.data.image_sources import Broken, Item, Source
 from jepalab.data.pixel_file import PixelFile
@@ -35,12 +35,10 @@ from jepalab.dist import num_cores
 
 # Part of every picture's key: raise it when decoding changes.
 VERSION = 1
-CHUNK = 64
+CHUNK, MAX_THREADS = 64, 4
 MAX_FILE_BYTES = 2**30
-MAX_THREADS = 4
 ROW = np.dtype([("code", "<i8"), ("own", "i1"), ("hash", "<u8")])
-PARTIAL = ".partial-"
-STALE_SECONDS = 3600
+PARTIAL, STALE_SECONDS = ".partial-", 3600
 # Bytes of a map that are looked at before its pages are given back.
 BLOCK_BYTES = 2**24
 
@@ -114,19 +112,21 @@ def default_cache() -> Path:
 
 def decoded(source: Source, *, size: int, cache: Path, progress: Progress | None = None) -> Decoded:
     """The pictures of a source at this size: out of the cache, or decoded into it; raises what `cached` does."""
+    sides: list[int] = []
     reader = Reader(
         settings=f"{VERSION} {size}",
-        read=lambda item: _picture(item, size),
+        read=lambda item: _picture(item, size, sides),
         shape=(size, size),
         noun="pictures",
         ahead=CHUNK,
         versions={"decoding": VERSION, "pillow": PIL.__version__},
+        facts=lambda: {"median_side": float(np.median(sides))} if sides else {},
     )
     with strict_about_bombs():
         return cached(source, reader=reader, cache=cache, progress=progress)
 
 
-def _picture(item: Item, size: int) -> list[Row] | Broken:
+def _picture(item: Item, size: int, sides: list[int]) -> list[Row] | Broken:
     content = item.content
     try:
         if isinstance(content, Path):
@@ -135,6 +135,7 @@ def _picture(item: Item, size: int) -> list[Row] | Broken:
             content = content.read_bytes()
         if isinstance(content, Broken):
             return content
+        sides.append(shorter_side(content))
         return [Row(item.name, decode(content, size=size), content_hash(content))]
     except UNREADABLE as error:
         why = "is no image, or a damaged one" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
@@ -150,8 +151,7 @@ def cached(source: Source, *, reader: Reader, cache: Path, progress: Progress | 
     """
     key = hashlib.sha256(f"{reader.settings} {source.key}".encode()).hexdigest()[:32]
     place = cache / key
-    found = _load(place)
-    if found is not None:
+    if (found := _load(place)) is not None:
         return found
     partial = cache / f"{key}{PARTIAL}{uuid.uuid4().hex[:8]}"
     try:

@@ -65,6 +65,14 @@ def opened(file: Path | io.BytesIO) -> Iterator[Image.Image]:
         yield image
 
 
+def shorter_side(content: bytes | np.ndarray) -> int:
+    """Of an encoded picture, by its head alone, or of pixels [h w] or [h w c]."""
+    if isinstance(content, np.ndarray):
+        return min(content.shape[:2])
+    with opened(io.BytesIO(content)) as image:
+        return min(image.size)
+
+
 @cache
 def _know_heif() -> None:
     import_module("pillow_heif").register_heif_opener()

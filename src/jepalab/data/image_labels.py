@@ -16,7 +16,11 @@ FILE_COLUMNS |= {"video", "video_id", "video_name", "video_path", "clip", "clip_
 LABEL_COLUMNS = {"label", "labels", "class", "class_name", "category", "target"}
 # Whom or what something was taken of: columns that are found without being named.
 GROUP_COLUMNS = {"subject", "subject_id", "group", "participant", "person", "user", "patient"}
+# In place of a table of labels: there are none, whatever folders and files beside the pictures say.
+NO_LABELS = Path("none")
 HELD_OUT = 0.1
+# A tenth of few labels tells nothing apart, so of a small class more is held out: so many, or nearly a quarter.
+FEWEST_HELD_OUT = 50
 
 
 @dataclass(frozen=True)
@@ -177,24 +181,25 @@ def assign_splits(
     """0 train, 1 validation, 2 test for each picture, or whatever else `noun` says.
 
     A source's own test split stays the test split, or its own validation split where it has no test; validation is its
-    own, or a tenth of each class of the rest. Without one, a tenth of each class tests and a tenth validates. Who it is
-    depends on its content and the seed: equal files share a split, and adding files moves only those near
-    the border. Unlabelled pictures train, unless nothing is labelled: then all are one class here.
+    own, or a share of each class of the rest. Without one, a share of each class tests and as many validate. The share
+    is a tenth, but of labelled classes at least 50 or, if that is fewer, just under a quarter: more than half train,
+    from 3 on at least one. Who it is depends on content and seed: equal files share a split, and adding files moves
+    only those near the border. Unlabelled pictures train, unless nothing is labelled: then all are one class here.
     """
     any_labelled = bool((codes >= 0).any())
     strata = codes if any_labelled else np.zeros_like(codes)
     own = np.where(strata >= 0, own, 0)
     splits = np.zeros(len(codes), dtype=np.int8)
-    has_test, has_validation = bool((own == 2).any()), bool((own == 1).any())
     splits[own == 2] = 2
-    splits[own == 1] = 1 if has_test else 2
-    to_draw = [] if has_test and has_validation else [1] if has_test or has_validation else [1, 2]
+    splits[own == 1] = 1 if (own == 2).any() else 2
+    to_draw = _to_draw(own)
     dice = _mixed(hashes, seed)
     for stratum in np.unique(strata[strata >= 0]):
         what = f"class {names[stratum]!r}" if any_labelled else "the unlabelled set"
         free = np.flatnonzero((strata == stratum) & (splits == 0))
         _check(what, noun, len(free), len(np.unique(dice[free])), 1 + len(to_draw))
-        num = max(1, round(HELD_OUT * len(free)))
+        few = min(FEWEST_HELD_OUT, (len(free) - 1) // 4) if any_labelled else 1
+        num = max(1, round(HELD_OUT * len(free)), few)
         for split in to_draw:
             rest = free[splits[free] == 0]
             # The border is a content, not a place in the row: copies of one picture fall on one side of it.
@@ -203,6 +208,30 @@ def assign_splits(
         if not (splits[free] == 0).any():
             raise ValueError(f"{what} is mostly copies of one {noun}, so that nothing is left to train on.")
     return splits
+
+
+def without_small_classes(
+    codes: Int[np.ndarray, " n"], own: Int[np.ndarray, " n"], hashes: UInt64[np.ndarray, " n"], *, names: list[str]
+) -> tuple[Int[np.ndarray, " n"], list[str], dict[str, int]]:
+    """Codes and names without the classes too small for `assign_splits`, and how many pictures each of those had.
+
+    Their pictures have no label then.
+    """
+    wanted = 1 + len(_to_draw(np.where(codes >= 0, own, 0)))
+    free = [np.flatnonzero((codes == code) & (own <= 0)) for code in range(len(names))]
+    # A class without any picture to train on is a mistake, which `assign_splits` tells.
+    small = {code for code, rows in enumerate(free) if 0 < len(np.unique(hashes[rows])) < wanted}
+    counts = {names[code]: int((codes == code).sum()) for code in sorted(small)}
+    kept = [code for code in range(len(names)) if code not in small]
+    places = np.full(len(names) + 1, -1)  # the last is that of -1
+    places[kept] = np.arange(len(kept))
+    return places[codes], [names[code] for code in kept], counts
+
+
+def _to_draw(own: Int[np.ndarray, " n"]) -> list[int]:
+    """The splits that a source does not make itself."""
+    has_test, has_validation = bool((own == 2).any()), bool((own == 1).any())
+    return [] if has_test and has_validation else [1] if has_test or has_validation else [1, 2]
 
 
 def _check(what: str, noun: str, num: int, num_distinct: int, wanted: int) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,14 @@ from jepalab.data import fashion_mnist
 from jepalab.data.image_archives import is_tar, parquet, tars
 from jepalab.data.image_cache import Decoded, Progress, coded, decoded, default_cache, in_place
 from jepalab.data.image_files import SUFFIXES
-from jepalab.data.image_labels import assign_splits, class_numbers, match_labels, read_label_table
+from jepalab.data.image_labels import (
+    NO_LABELS,
+    assign_splits,
+    class_numbers,
+    match_labels,
+    read_label_table,
+    without_small_classes,
+)
 from jepalab.data.image_sources import Source, array, folder_of_images, idx, is_idx, loaded, walk, without
 from jepalab.data.samples import Samples
 from jepalab.data.unit_splits import assign_unit_splits, units_of
@@ -32,9 +40,13 @@ class Images(Samples):
     """Pictures of one size, bytes on the disk, with their classes and splits.
 
     pixels  [n h w c] bytes, memory-mapped; c = 1 where all are grey, else 3.
+    side    the shorter side of the median picture before it was resized, in pixels; None where that is not known.
+    small   classes too small to be split, with the number of their pictures, which train without a label.
     """
 
     pixels: UInt8[np.ndarray, "n h w c"]
+    side: float | None = None
+    small: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def stored(self) -> UInt8[np.ndarray, "n h w c"]:
@@ -56,7 +68,14 @@ class Images(Samples):
     def describe(self) -> str:
         colour = "grey" if self.channels == 1 else "colour"
         first = f"{len(self):,} {colour} pictures of {self.size} x {self.size} pixels from {self.source}"
-        return "; ".join([first, *self.facts("pictures")]) + f". Digest {self.digest[:12]}."
+        facts = [first, *self.facts("pictures")]
+        if self.small:
+            some = ", ".join(f"{name} {num}" for name, num in [*self.small.items()][:10])
+            facts.append(
+                f"{sum(self.small.values()):,} of them in {len(self.small):,} class(es) too small to be split, so that "
+                f"they train without their label: {some}{', ...' if len(self.small) > 10 else ''}"
+            )
+        return "; ".join(facts) + f". Digest {self.digest[:12]}."
 
 
 def open_images(
@@ -68,6 +87,7 @@ def open_images(
     group_column: str | None = None,
     cache: Path | None = None,
     seed: int = 0,
+    needs_splits: bool = True,
     progress: Progress | None = None,
 ) -> Images:
     """Opens pictures, recognised by what they are, as squares of `size` pixels; decodes them if it never did before.
@@ -76,29 +96,38 @@ def open_images(
                   webdataset tars or IDX files, or the folder they lie in; an array of pictures, or its .npy file; or
                   fashion-mnist, which is fetched.
     labels        a CSV file (file,label or file,label,group) for files; class numbers [n] or a .npy of them for arrays;
-                  -1 unlabelled. No group, such as a person, is in two splits.
+                  -1 unlabelled. No group, such as a person, is in two splits. Path("none"), where no such file is:
+                  there are no labels, whatever folders or files beside the pictures say.
     label_column  of that CSV file, or without one of parquet, where it is called otherwise than usual (see
                   `image_labels` and `image_archives`); `group_column` likewise of the CSV file.
     cache         where decoded pictures are kept; by default $JEPALAB_CACHE or .cache/jepalab in your home.
     seed          of the splits that the source does not make itself.
+    needs_splits  False keeps the labels of classes too small to be split, and leaves pictures in no split (-1) where
+                  none can be made.
     progress      called with the number of items done and the total.
 
     How a picture becomes bytes is in `image_files.decode`; who trains, validates and tests in `image_labels`.
 
     Raises:
         ValueError: nothing there, several kinds of sources at once, nothing readable, more than half unreadable, labels
-            that fit nothing, a column that is not there, or a class with too few pictures or groups to split; the
-            message says what was expected and what was found.
+            that fit nothing, a column that is not there, or a class in too few groups to split; the message says what
+            was expected and what was found.
         OSError: the cache cannot be written, or the disk is full.
     """
     if size < 1:
         raise ValueError(f"Wanted a size of at least 1 pixel, got {size}.")
     cache = cache or default_cache()
+    is_unlabelled = isinstance(labels, Path) and labels == NO_LABELS and not labels.exists()
+    labels = None if is_unlabelled else labels
     if isinstance(source, Path) and source.suffix != ".npy":
         if source == Path(fashion_mnist.NAME) and not source.exists():
             source = fashion_mnist.find_fashion_mnist(cache)
         columns = {"label_column": label_column, "group_column": group_column}
-        return _open_files(source, size, labels, columns, cache, seed, progress)
+        if is_unlabelled and any(columns.values()):
+            raise ValueError("Labels none says that there are none: name no column of labels or groups beside it.")
+        rows, codes, names, listed, groups = _open_files(source, size, labels, columns, cache, progress)
+        codes, names = (np.full_like(codes, -1), []) if is_unlabelled else (codes, names)
+        return _images(rows, codes, names, listed, seed, groups=groups, needs_splits=needs_splits)
     if label_column or group_column:
         raise ValueError("Columns of labels and groups belong to tables; an array's labels are an array of numbers.")
     pixels, key, title = loaded(source, noun="pictures")
@@ -113,7 +142,7 @@ def open_images(
         known = class_numbers(labels, num=len(pixels), noun="picture")
         values = np.delete(known, [int(item) for item in rows.skipped])
     codes, names = coded([int(value) for value in values], None)
-    return _images(rows, codes, names, listed, seed, groups=None)
+    return _images(rows, codes, names, listed, seed, groups=None, needs_splits=needs_splits)
 
 
 def _open_files(
@@ -122,9 +151,9 @@ def _open_files(
     labels: Path | np.ndarray | Tensor | None,
     columns: dict[str, str | None],
     cache: Path,
-    seed: int,
     progress: Progress | None,
-) -> Images:
+) -> tuple[Decoded, np.ndarray, list[str], Source, list[str | None] | None]:
+    """What was decoded, the class of each, the classes' names, where it comes from, and groups if a table has them."""
     if labels is not None and not isinstance(labels, Path):
         raise ValueError("Labels of files come from a CSV file; arrays of labels belong to arrays of pictures.")
     source, root = _recognised(path, None if labels else columns["label_column"], table=labels)
@@ -145,7 +174,7 @@ def _open_files(
         if found.num_unused:
             told = f"{found.num_unused} of {len(table.labels)} rows of {labels}"
             _say(f"{told} name no readable picture in {source.title}.")
-    return _images(rows, codes, names, source, seed, groups=groups)
+    return rows, codes, names, source, groups
 
 
 def _recognised(path: Path, label_column: str | None, *, table: Path | None) -> tuple[Source, Path]:
@@ -193,20 +222,40 @@ def _recognised(path: Path, label_column: str | None, *, table: Path | None) -> 
 
 
 def _images(
-    rows: Decoded, codes: np.ndarray, names: list[str], source: Source, seed: int, *, groups: list[str | None] | None
+    rows: Decoded,
+    codes: np.ndarray,
+    names: list[str],
+    source: Source,
+    seed: int,
+    *,
+    groups: list[str | None] | None,
+    needs_splits: bool,
 ) -> Images:
+    units, given, small = None, (codes, names), {}
+    try:
+        if groups is None:
+            codes, names, small = without_small_classes(codes, rows.own, rows.hashes, names=names)
+            splits = assign_splits(codes, rows.own, rows.hashes, names=names, seed=seed)
+        else:
+            items = json.loads(rows.listing.read_text(encoding="utf-8")) if rows.listing else []
+            units = units_of(groups, rows.hashes)
+            splits = assign_unit_splits(
+                units, codes=codes, names=names, own=rows.own, items=items, unit="group", title=source.title, seed=seed
+            )
+    except ValueError:
+        if needs_splits and names:
+            raise
+        # Nothing is tested without labels, so that one picture is enough to train on.
+        splits = np.full(len(codes), 0 if needs_splits else -1, dtype=np.int8)
     digest = hashlib.sha256(rows.sha256.encode() + codes.astype("<i8").tobytes())
-    if groups is None:
-        units, splits = None, assign_splits(codes, rows.own, rows.hashes, names=names, seed=seed)
-    else:
-        items = json.loads(rows.listing.read_text(encoding="utf-8")) if rows.listing else []
-        units = units_of(groups, rows.hashes)
-        splits = assign_unit_splits(
-            units, codes=codes, names=names, own=rows.own, items=items, unit="group", title=source.title, seed=seed
-        )
+    if units is not None:
         digest.update(splits.tobytes())  # other groups are other splits
+    if not needs_splits:
+        (codes, names), small = given, {}
     images = Images(
         pixels=rows.pixels,
+        side=rows.facts.get("median_side"),
+        small=small,
         labels=torch.from_numpy(codes.astype(np.int64)),
         names=names,
         splits=torch.from_numpy(splits),
@@ -218,7 +267,7 @@ def _images(
         units=None if units is None else torch.from_numpy(units.view(np.int64)),
         unit="picture" if units is None else "group",
     )
-    if rows.skipped or source.unread or len(names) == 1:
+    if rows.skipped or source.unread or small or len(names) == 1:
         _say(images.describe())
     return images
 

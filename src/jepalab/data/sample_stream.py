@@ -26,14 +26,15 @@ class SampleStream:
     augmentation the same crops, whatever else differs. Every batch is full: the rest of an epoch begins the first batch
     of the next.
 
-    batch_size    samples of a batch.
-    seed          of order and augmentation; with a step it determines a batch, so a run can resume anywhere.
-    num_views     augmentations of each sample; the first is `x`, the others are `views`.
-    augmentation  what happens to a training sample, `held_out` leaves it alone; None for series, which have none.
-    split         that batches are drawn from.
-    size          of pictures in pixels; None keeps theirs.
-    num_train     samples that are used at all; a smaller number is a part of a larger one's. None uses the split.
-    device        where bytes become pictures.
+    batch_size     samples of a batch.
+    seed           of order and augmentation; with a step it determines a batch, so a run can resume anywhere.
+    num_views      augmentations of each sample; the first is `x`, the others are `views`.
+    augmentation   what happens to a training sample, `held_out` leaves it alone; None for series, which have none.
+    split          that batches are drawn from.
+    size           of pictures in pixels; None keeps theirs.
+    num_train      samples that are used at all; a smaller number is a part of a larger one's. None uses the split.
+    labelled_only  leaves out samples without a label.
+    device         where bytes become pictures.
     """
 
     samples: Samples
@@ -44,6 +45,7 @@ class SampleStream:
     split: Split = "train"
     size: int | None = None
     num_train: int | None = None
+    labelled_only: bool = False
     device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
@@ -52,9 +54,10 @@ class SampleStream:
                 "Batch size, number of views and size are at least 1, got "
                 f"batch_size={self.batch_size}, num_views={self.num_views}, size={self.size}."
             )
-        num = len(self.samples.indices(self.split))
+        num = len(self._eligible)
         if not num:
-            raise ValueError(f"The {self.split} split of {self.samples.source} is empty.")
+            what = "labelled samples" if self.labelled_only else "samples"
+            raise ValueError(f"The {self.split} split of {self.samples.source} is empty: it has no {what}.")
         if self.num_train is not None and not 1 <= self.num_train <= num:
             raise ValueError(f"Wanted num_train between 1 and the {num} samples there are, got {self.num_train}.")
         if len(self.samples.sample_shape) == 2 and (self.augmentation is not None or self.size is not None):
@@ -75,9 +78,14 @@ class SampleStream:
         return self.samples.num_classes
 
     @cached_property
+    def _eligible(self) -> Int[Tensor, " m"]:
+        eligible = self.samples.indices(self.split)
+        return eligible[self.samples.labels[eligible] >= 0] if self.labelled_only else eligible
+
+    @cached_property
     def members(self) -> Int[Tensor, " m"]:
         """Which samples this stream draws from, ascending."""
-        members = self.samples.indices(self.split)
+        members = self._eligible
         if self.num_train is None:
             return members
         return members[_permutation(len(members), f"subset {self.seed}")[: self.num_train]].sort().values

@@ -34,7 +34,7 @@ class Samples(ABC):
     stored   [n ...] in memory or memory-mapped: what `read` returns rows of.
     labels   [n] indices into `names`; -1 unlabelled.
     names    of the classes; none where nothing is labelled.
-    splits   [n] 0 train, 1 validation, 2 test.
+    splits   [n] 0 train, 1 validation, 2 test; -1 where they were opened for what needs none.
     skipped  items that could not be read, and why.
     unread   files of kinds that are not read here, counted by suffix.
     digest   sha256 of what is stored, and of the labels.
@@ -150,6 +150,7 @@ class Samples(ABC):
     def facts(self, noun: str) -> list[str]:
         """What `describe` says of any kind of observations: classes, splits, what is missing."""
         parts = [f"{split} {(self.splits == i).sum():,}" for i, split in enumerate(SPLITS)]
+        parts = ["in no split"] if (self.splits < 0).all() else parts
         unlabelled = int((self.labels < 0).sum())
         lines = []
         if self.names:

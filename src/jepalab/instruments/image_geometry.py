@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from jepalab.data.augmentation import Crop
 from jepalab.instruments.geometry import debiased_cka, lidar
@@ -22,6 +22,9 @@ def image_geometry(
 ) -> dict[str, float]:
     """`sample_geometry`, LiDAR and CKA with the pixels, on the pooled output for up to num_images test images.
 
+    Of the crops that LiDAR sees, `alignment` too: the mean squared distance of two of a picture at unit length, 0 where
+    crops look alike and at most 4 (Wang & Isola 2020, arXiv 2005.10242); read it beside `uniformity`.
+
     crop  through which LiDAR's classes, 256 images, are seen 8 times each; if not given, the one that the run trains
           with, or `Crop()` where it trains with other views.
 
@@ -32,7 +35,10 @@ def image_geometry(
     if scores["rankme_centred"] > 1.5 and len(z) >= 4:
         scores["cka_with_pixels"] = debiased_cka(z, _pixels(subject, len(z)))
     if scores["rankme_centred"] > 0:
-        scores["lidar"] = lidar(_views(subject, crop or subject.crop or Crop(), seed))
+        views = _views(subject, crop or subject.crop or Crop(), seed)
+        scores["lidar"] = lidar(views)
+        one, other = normalize(views[:, :2], dim=2).unbind(1)
+        scores["alignment"] = float((one - other).square().sum(1).mean())
     return scores
 
 

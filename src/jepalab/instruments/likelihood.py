@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jepalab.instruments.labelled import SAMPLES_AT_ONCE, LabelledSubject, device_of, evaluating, observe
 
-BITS = "bits_per_dimension"
+BITS, NUM_JUDGED = "bits_per_dimension", 2_000
 
 
 @runtime_checkable
@@ -22,7 +22,7 @@ class Likelihood(Protocol):
         ...
 
 
-def bits_per_dimension(subject: LabelledSubject, *, num_samples: int = 2_000) -> dict[str, float]:
+def bits_per_dimension(subject: LabelledSubject, *, num_samples: int = NUM_JUDGED) -> dict[str, float]:
     """`bits_per_dimension` of up to `num_samples` test samples, in float32; nothing where there is no likelihood.
 
     Not comparable with read-outs: it says how well pixels are foretold, not how much of them is kept.

@@ -81,6 +81,7 @@ def robustness(subject: LabelledSubject, *, num_images: int = 1000, seed: int = 
     for name, (corrupt, strengths) in CORRUPTIONS.items():
         found = [probe.score(_corrupted(subject, corrupt, s, num_images, seed), truth) for s in strengths]
         scores[f"robust_{name}"] = sum(found) / len(found)
+        scores |= {f"severity_{name}_{i}": each for i, each in enumerate(found, 1)}
     scores["robust_mean"] = sum(scores[f"robust_{name}"] for name in CORRUPTIONS) / len(CORRUPTIONS)
     chance = float((truth == train.labels.mode().values).double().mean())
     if clean > chance:

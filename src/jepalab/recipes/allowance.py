@@ -71,15 +71,28 @@ def allot(
 
 
 def conclusions(
-    samples: int, num_seeds: int, *, num_train: int, num_classes: int, num_test: int, noun: str = "pictures"
+    samples: int,
+    num_seeds: int,
+    *,
+    num_train: int,
+    num_classes: int,
+    num_test: int,
+    num_labelled: int | None = None,
+    noun: str = "pictures",
 ) -> list[str]:
     """Sentences about what such a comparison can show.
 
-    num_train  samples in the training split: those beyond it are further epochs.
-    num_test   labelled samples of the test split that the read-outs score.
+    num_train     samples in the training split: those beyond it are further epochs.
+    num_test      labelled samples of the test split that the read-outs score.
+    num_labelled  of those in the training split, which are all that a supervised arm learns from.
     """
     epochs = samples / num_train
     notes = [f"Each trained arm saw {samples:,} {noun} ({epochs:.1f} epochs of {num_train:,}), {num_seeds} seed(s)."]
+    if num_labelled is not None and num_labelled < num_train:
+        epochs_of_labelled = samples / max(num_labelled, 1)
+        notes.append(
+            f"A supervised arm saw as many, all of them labelled ({epochs_of_labelled:.1f} epochs of {num_labelled:,})."
+        )
     if num_seeds == 1:
         notes.append(
             "One seed gives no interval: differences between arms are for orientation, and no contrast can be held."
@@ -110,17 +123,27 @@ def _rounded_down(samples: float) -> int:
     return int(samples // unit * unit)
 
 
-def judging_seconds(seconds_per_pass: float, *, num_read: int, num_encoders: int, num_tuned: int) -> float:
+def judging_seconds(
+    seconds_per_pass: float,
+    *,
+    num_read: int,
+    num_encoders: int,
+    num_tuned: int,
+    num_further: int = 0,
+    num_passed: int = 0,
+) -> float:
     """Of one cell on one core, modelled: how often samples pass the encoder, and what the read-outs themselves take.
 
     Each encoder reads `num_read` samples at the end and about as many again for the learning curve. `num_tuned` are
     passes of training under fine-tuning, a pass backward being two forward. Read-outs of their embeddings take about
     as long as 45 s for 65,000 samples (of width 192, measured), or as those of the default encoder at other sizes.
+    `num_further` samples are read at the end by the encoder that stands for the arm alone, read-outs included;
+    `num_passed` go through encoder and head, taken for two passes, and no read-out.
 
     seconds_per_pass  one sample through the encoder, on one core.
     """
-    passes = 2 * num_read * num_encoders + 3 * num_tuned
-    return seconds_per_pass * passes + READ_OUT_SECONDS * num_read * num_encoders
+    passes = 2 * num_read * num_encoders + 3 * num_tuned + num_further + 2 * num_passed
+    return seconds_per_pass * passes + READ_OUT_SECONDS * (num_read * num_encoders + num_further)
 
 
 def measured_costs(measures: Mapping[str, Callable[[], float]], *, key: str, memory: Path) -> dict[str, float]:

@@ -56,7 +56,8 @@ class Pictures:
         data: a folder of images (class sub-folders or none), Hugging Face parquet, webdataset tars or IDX files; or
             fashion-mnist, which is fetched into the cache (30 MB).
         labels: a CSV of file,label; otherwise labels come from sub-folders or the data's own column. A third column
-            called group, subject or the like says whom or what a file shows: no group is in two splits.
+            called group, subject or the like says whom or what a file shows: no group is in two splits. none: there are
+            no labels, whatever folders or the files beside the pictures say.
         label_column: of that CSV, or without one of parquet, where it is not called label, class, target or the like.
         group_column: of that CSV, where it is not called group, subject, person or the like.
         size: pictures are cut square and resized to this many pixels.

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jepalab.compare.cells import Judging
 from jepalab.data.sprites import Split
 from jepalab.instruments.labelled import LabelledSubject
 from jepalab.instruments.transfer import transfer
 from jepalab.recipes.idle_flags import refuse_idle_flags
 from jepalab.recipes.image_bench import Pictures
+from jepalab.recipes.lab_costs import Further, num_labelled
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,10 @@ class OtherPictures:
 NOWHERE = OtherPictures()
 
 
-def judge_there_too(judging: Judging, pictures: Pictures, *, num_samples: Mapping[Split, int]) -> Judging:
-    """The same judging, and the first encoder of every arm on these pictures as well."""
-    return judging.with_more(partial(_transfer_to, pictures=pictures, num_samples=num_samples))
+def judged_there(pictures: Pictures, *, num_samples: Mapping[Split, int]) -> Further:
+    """The encoder that stands for its arm read out on these pictures as well, and how many that are."""
+    num_read = sum(num_labelled(pictures.open(), num_samples).values())
+    return Further(partial(_transfer_to, pictures=pictures, num_samples=num_samples), num_read=num_read)
 
 
 def _transfer_to(subject: LabelledSubject, *, pictures: Pictures, num_samples: Mapping[Split, int]) -> dict[str, float]:

@@ -6,7 +6,7 @@ Which kind of pretraining serves a task is asked of frozen features first, since
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,19 +24,20 @@ from jepalab.instruments.image_geometry import image_geometry
 from jepalab.instruments.label_efficiency import label_efficiency
 from jepalab.instruments.labelled import NUM_SAMPLES, Split, labelled_subjects
 from jepalab.instruments.layers import NUM_JOINED, layer_sweep
-from jepalab.instruments.likelihood import bits_per_dimension
+from jepalab.instruments.likelihood import NUM_JUDGED, bits_per_dimension
 from jepalab.instruments.posthoc import posthoc
 from jepalab.instruments.recognition import frozen_linear, recognition
 from jepalab.instruments.robustness import robustness
 from jepalab.instruments.sgd_probe import sgd_probe
 from jepalab.recipes import image_generative, image_jepas
 from jepalab.recipes.image_bench import ImageBench, Pictures
-from jepalab.recipes.image_transfer import NOWHERE, OtherPictures, judge_there_too
+from jepalab.recipes.image_transfer import NOWHERE, OtherPictures, judged_there
 from jepalab.recipes.lab import METRIC, Lab, ReadOuts, split_settings
+from jepalab.recipes.lab_costs import Further
 from jepalab.recipes.patch_bench import Network, Schedule
 from jepalab.run import Run
 
-BATCH, TRIAL_STEPS = 128, 200
+BATCH, TRIAL_STEPS, NETWORK = 128, 200, Network()
 TRIAL_IMAGES: Mapping[Split, int] = {"train": 5_000, "validation": 5_000, "test": 2}  # test plays no part
 FEW_IMAGES: Mapping[Split, int] = {"train": 10_000, "validation": 2_000, "test": 4_000}
 ASSRAN = "Assran et al. 2023, arXiv 2301.08243"
@@ -130,6 +131,18 @@ def declare(arms: Sequence[str]) -> list[Contrast]:
     return [claim for claim in claims if {claim.better, claim.than} <= set(arms)]  # pyrefly: ignore[missing-attribute]
 
 
+def explore(arms: Sequence[str]) -> list[Contrast]:
+    """Contrasts that were not among the first ones declared: numbers, without p-value and verdict."""
+    claims = [
+        _better(
+            "J1 > PIX | linear", "what any pretraining has to do: the floor of ridge on pooled pixels", ABOVE_PIXELS
+        ),
+        _better("J1 > J1r | linear", "facebookresearch/ijepa, issues 40, 60 and 68", WITHOUT_BIAS),
+    ]
+    return [claim for claim in claims if {claim.better, claim.than} <= set(arms)]
+
+
+ABOVE_PIXELS, WITHOUT_BIAS = "I-JEPA beats pooled pixels", "I-JEPA: masks without bias beat the official ones"
 BECAUSE = {
     "Frozen features: I-JEPA beats MAE": "Embeddings can drop what pixels must keep; a linear probe sees what is kept.",
     "Last four levels: I-JEPA beats MAE": "Read as the paper also reads: what the last level lost may lie before it.",
@@ -139,7 +152,21 @@ BECAUSE = {
     "Views: LeJEPA beats I-JEPA": "Augmented views say which differences do not matter.",
     "I-JEPA beats an untrained encoder": "A floor that learns nothing is part of every honest table.",
     "I-JEPA beats the pixels' components": "A floor that learns nothing is part of every honest table.",
+    ABOVE_PIXELS: "A floor that learns nothing is part of every honest table.",
+    WITHOUT_BIAS: "The official sampler never hides the last row or column, and its context shrinks with the batch.",
 }
+
+
+def _shrunk(pictures: Pictures) -> list[str]:
+    """That pictures lost most of their pixels, where they did or where that is not known."""
+    size, side = pictures.size, pictures.open().side
+    if side is not None and side <= 2 * size:
+        return []
+    was = "" if side is None else f" The shorter side of the median picture was {side:,.0f} pixels."
+    return [
+        f"All arms read squares of {size} x {size} pixels.{was} What cannot be seen at that size no arm can learn: "
+        "--size takes more of it, with a larger --patch for the time."
+    ]
 
 
 def _better(claim: str, source: str, name: str) -> Better:
@@ -162,7 +189,7 @@ def make_run(
 ) -> Run:
     """The run of one arm on these pictures with the given lr, weight_decay and private knob."""
     schedule, private = split_settings(settings, steps=steps, batch_size=BATCH)
-    bench = ImageBench(pictures=world, network=network or Network(), schedule=schedule, seed=seed)
+    bench = ImageBench(pictures=world, network=network or NETWORK, schedule=schedule, seed=seed)
     return ARMS[arm].make(bench, **private)
 
 
@@ -179,16 +206,18 @@ LAB = Lab(
     trial_steps=TRIAL_STEPS,
     full_from=200_000,
     metrics=METRICS,
+    unrecorded={"network": asdict(NETWORK), "shape": [1, 3, 32, 32]},
 )
 
 
-def tunable(pictures: Pictures) -> Tunable:
+def tunable(pictures: Pictures, *, network: Network = NETWORK) -> Tunable:
     """The search behind the image lab's settings, on your own pictures: every arm by linear accuracy on validation.
 
     Args:
         pictures: where they come from.
+        network: the encoder that every arm trains; take the same as in the comparison.
     """
-    return LAB.tunable(pictures)
+    return LAB.tunable(pictures, network=network)
 
 
 def tuned(pictures: Pictures, file: Path | None = None) -> dict[str, Any]:
@@ -226,6 +255,12 @@ def plan(
         num_workers: runs at a time; 0 takes one for each core, or one where there is a GPU.
     """
     there = other.pictures(pictures)
+
+    def further(chosen: Sequence[str]) -> list[Further]:
+        likely = [Further(bits_per_dimension, num_passed=NUM_JUDGED, arms=WITH_LIKELIHOOD)]
+        found = likely if WITH_LIKELIHOOD & {*chosen} else []
+        return found if there is None else [*found, judged_there(there, num_samples=FEW_IMAGES)]
+
     made = LAB.plan(
         pictures,
         tuned(pictures, settings),
@@ -236,14 +271,12 @@ def plan(
         asked=arms,
         read_outs=read_outs,
         network=network,
+        further=further,
     )
-    judging, notes, contrasts = made.judging, [*made.notes], made.contrasts
+    notes, contrasts = [*made.notes, *_shrunk(pictures)], made.contrasts
     if network.depth < NUM_JOINED:
         contrasts = [claim for claim in contrasts if claim.metric != JOINED]
         notes.append(f"An encoder of {network.depth} blocks has no last {NUM_JOINED} levels: no contrast reads them.")
-    if set(made.arms) & WITH_LIKELIHOOD:
-        judging = judging.with_more(bits_per_dimension)
     if there is not None:
-        judging = judge_there_too(judging, there, num_samples=FEW_IMAGES)
         notes.append(f"Transfer is judged on {there.open().describe()}")
-    return replace(made, judging=judging, notes=notes, contrasts=contrasts)
+    return replace(made, notes=notes, contrasts=contrasts, exploratory=explore([*made.arms]))

@@ -7,7 +7,7 @@ the search that tunes them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,12 +20,11 @@ from jepalab.compare.metrics import RECOGNITION
 from jepalab.compare.tune import Arm, Knob, Tunable
 from jepalab.data.image_cache import default_cache
 from jepalab.data.samples import Samples
-from jepalab.data.sprites import SPLITS
-from jepalab.instruments.finetuning import BATCH, NUM_STEPS, RATES, TRIAL_STEPS, finetuning
-from jepalab.instruments.labelled import NUM_SAMPLES
-from jepalab.recipes.allowance import allot, conclusions, judging_seconds, measured_costs, time_pass
+from jepalab.recipes.allowance import allot, conclusions, measured_costs, time_pass
+from jepalab.recipes.lab_costs import Further, cell_seconds, num_read
+from jepalab.recipes.lab_notes import how_ranked, tuning_caveats
 from jepalab.recipes.patch_bench import Network, Schedule
-from jepalab.recipes.settings import entries, read_settings, say_trials
+from jepalab.recipes.settings import entries, read_settings
 from jepalab.run import Run
 
 METRIC = "linear"
@@ -65,6 +64,7 @@ class Lab:
     batch_size   of every arm; `trial_steps` of a trial of the search.
     full_from    samples from which on "auto" reads out in full.
     metrics      the chief ones and how they are printed, the primary one first.
+    unrecorded   network and shape of a sample in searches that did not write them down.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Lab:
     trial_steps: int
     full_from: int
     metrics: Mapping[str, str] = field(default_factory=lambda: RECOGNITION)
+    unrecorded: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def search(self) -> str:
@@ -90,20 +91,25 @@ class Lab:
         found = read_settings(self.name, file=file, digest=world.named().digest)
         return found | {"conditions": {self.condition: {}} | found["conditions"]}
 
-    def tunable(self, world: World) -> Tunable:
-        """The search: every arm by linear accuracy on validation."""
+    def tunable(self, world: World, *, network: Network | None = None) -> Tunable:
+        """The search: every arm by linear accuracy on validation, of last or averaged weights as in comparisons.
+
+        network  another than the one that `make_run` has of itself.
+        """
         world = world.named()
+        data = world.open()
         return Tunable(
             name=self.name,
             knobs={name: arm.knob for name, arm in self.arms.items() if arm.knob},
             worlds={self.condition: world},
-            make=self.make_run,
-            judging=self.judging("trial"),
+            make=self.make_run if network is None else partial(self.make_run, network=network),
+            judging=replace(self.judging("trial"), prefer=PREFER),
             metric="linear_validation",
             conditions=(self.condition,),
             trial_steps=self.trial_steps,
             shared=SHARED,
-            facts={"data": world.open().source, "digest": world.digest},
+            facts={"data": data.source, "digest": world.digest},
+            of_each={"prefer": PREFER} | ({} if network is None else _place(network, data)),
         )
 
     def plan(
@@ -118,12 +124,14 @@ class Lab:
         read_outs: Literal["auto", "quick", "full"],
         network: Network,
         num_workers: int = 0,
+        further: Callable[[Sequence[str]], Sequence[Further]] = lambda chosen: (),
     ) -> Plan:
         """The comparison on these samples, with the settings that were found.
 
         budget     wall-clock time for everything; it counts where `samples` is 0.
         num_seeds  at most, where the budget counts; num_workers likewise, runs at a time.
         asked      the arms that should take part; untuned ones are left out, and that is said.
+        further    read-outs beside the lab's own, given the arms that take part; the budget pays for them too.
 
         Raises:
             ValueError: an arm that does not exist, nothing tuned, samples of fewer than two classes, or a budget that
@@ -132,6 +140,7 @@ class Lab:
         world = world.named()
         data, known = world.open(), found["conditions"][self.condition]
         chosen = self._choose(asked, known, data)
+        more = further(chosen)
         make = {
             arm: partial(
                 self.make_run,
@@ -142,7 +151,16 @@ class Lab:
             )
             for arm in chosen
         }
-        notes = self._caveats(found, asked, chosen)
+        notes = tuning_caveats(
+            found,
+            known,
+            asked=asked,
+            chosen=chosen,
+            search=self.search,
+            noun=self.noun,
+            here=_place(network, data),
+            unrecorded=self.unrecorded,
+        )
         if not samples:
             costs = self._costs(make, world, data, network)
 
@@ -150,7 +168,7 @@ class Lab:
                 return allot(
                     budget,
                     seconds_per_sample={arm: costs[arm] for arm in chosen if arm in costs},
-                    judging_seconds=self._judging_seconds(costs, chosen, data, self.judging(read_outs)),
+                    judging_seconds=cell_seconds(costs, chosen, data, self.judging(read_outs), more),
                     most_seeds=num_seeds,
                     num_workers=num_workers,
                     noun=self.noun,
@@ -163,13 +181,14 @@ class Lab:
             samples, num_seeds = bought(read_outs)
         elif read_outs == "auto":
             read_outs = "full" if samples >= self.full_from else "quick"
-        judging = replace(self.judging(read_outs), prefer=PREFER)
+        judging = replace(self.judging(read_outs), prefer=PREFER).with_more(*(each.instrument for each in more))
         told = conclusions(
             samples,
             num_seeds,
             num_train=len(data.indices("train")),
             num_classes=data.num_classes,
-            num_test=_num_read(data, judging)["test"],
+            num_test=num_read(data, judging)["test"],
+            num_labelled=int((data.labels[data.indices("train")] >= 0).sum()),
             noun=self.noun,
         )
         declared = self.declare(chosen)
@@ -197,7 +216,8 @@ class Lab:
                 data.describe() + (" Each run's skipped.txt names what is left out." if data.left_out() else ""),
             ],
             settings={
-                "tuning": {k: v for k, v in found.items() if k != "conditions"},
+                "tuning": {k: v for k, v in found.items() if k != "conditions"}
+                | {"note": how_ranked(known, chosen, prefer=PREFER)},
                 "conditions": {
                     self.condition: entries(
                         found, self.condition, {arm: self.arms[arm] for arm in chosen}, shared=SHARED
@@ -224,22 +244,6 @@ class Lab:
         memory = (world.cache or default_cache()) / "costs.json"
         return measured_costs(measures, key=f"{data.sample_shape} {network} {self.batch_size} averaged", memory=memory)
 
-    def _judging_seconds(
-        self, costs: Mapping[str, float], chosen: Sequence[str], data: Samples, judging: Judging
-    ) -> dict[str, float]:
-        """Of a cell of each arm, on one core."""
-        num_steps = NUM_STEPS + len(RATES) * TRIAL_STEPS if finetuning in judging.of_the_first else 0
-        num_read = sum(_num_read(data, judging).values())
-        return {
-            arm: judging_seconds(
-                costs["pass"],
-                num_read=num_read,
-                num_encoders=round(costs.get(f"encoders of {arm}", 1)),
-                num_tuned=num_steps * BATCH,
-            )
-            for arm in chosen
-        }
-
     def _choose(self, asked: Sequence[str], known: Mapping[str, Any], data: Samples) -> list[str]:
         """Those of the arms asked for which are tuned, or need no tuning."""
         if unknown := [arm for arm in asked if arm not in self.arms]:
@@ -255,22 +259,10 @@ class Lab:
             raise ValueError(f"No arm has tuned settings, and untuned arms do not compete: run `{self.search}` first.")
         return chosen
 
-    def _caveats(self, found: Mapping[str, Any], asked: Sequence[str], chosen: Sequence[str]) -> list[str]:
-        known = found["conditions"][self.condition]
-        num_trials = say_trials([known[arm] for arm in chosen if arm in known])
-        notes = [
-            f"Settings were tuned on {found.get('data', 'nothing yet')}, {num_trials} short "
-            f"trials an arm ({found.get('from', 'no file')}); `{self.search}` repeats the search on your {self.noun}."
-        ]
-        if left := [arm for arm in asked if arm not in chosen]:
-            notes.append(f"Left out, for want of tuned settings: {', '.join(left)}.")
-        return notes
 
-
-def _num_read(data: Samples, judging: Judging) -> dict[str, int]:
-    """Labelled samples of each split that the read-outs see."""
-    most = judging.subjects.keywords["num_samples"] if isinstance(judging.subjects, partial) else NUM_SAMPLES
-    return {split: min(most[split], int((data.labels[data.indices(split)] >= 0).sum())) for split in SPLITS}
+def _place(network: Network, data: Samples) -> dict[str, Any]:
+    """Network and shape of a sample, as JSON holds them."""
+    return {"network": asdict(network), "shape": [*data.sample_shape]}
 
 
 def split_settings(settings: Mapping[str, Any], *, steps: int, batch_size: int) -> tuple[Schedule, dict[str, Any]]:

@@ -210,11 +210,14 @@ class PatchBench(ABC):
         return replace(self, schedule=replace(self.schedule, **changes))  # pyrefly: ignore[bad-argument-type]
 
     def supervised(self, encoder: Encoder) -> Run:
-        """The ceiling: the class from labels, through the mean token."""
-        stream = self.stream()
-        num_classes = stream.samples.num_classes
+        """The ceiling: the class from labels, through the mean token.
+
+        As many samples as every arm sees, all of them labelled: where few are, in more epochs.
+        """
+        num_classes = self.samples().num_classes
         if num_classes < 2:
             raise ValueError(f"A classifier needs labels of at least 2 classes, got {num_classes}.")
+        stream = replace(self.stream(), labelled_only=True)
         objective = Supervised(encoder, num_outputs={"class": num_classes}, weights={"class": 1.0})
         return self.run(objective, stream=stream)
 
@@ -223,10 +226,12 @@ class PatchBench(ABC):
         return replace(self.run(Untrained(self.encoder())), steps=0)
 
     def components(self) -> Run:
-        """The floor of raw numbers: the first principal components of a frame, as many as the encoder is wide."""
+        """The floor of raw numbers: the first principal components of a frame, as many as the encoder is wide, or
+        fewer where the training frames, less their mean, have no more."""
         stream = self.stream()
         num_pixels, num_times = prod(stream.samples.sample_shape[1:]), stream.samples.num_times
-        pca = PixelPCA(num_pixels, dim=min(self.network.width, num_pixels))
+        num_known = len(stream.members) * num_times
+        pca = PixelPCA(num_pixels, dim=max(1, min(self.network.width, num_pixels, num_known - 1)))
         num_frames = max(min(PCA_FRAMES, PCA_BYTES // (8 * num_pixels)), pca.dim + 1)
 
         def prepare() -> None:

@@ -102,6 +102,7 @@ def tune(tunable: Tunable, search: Search, *, display: Display | None = None) ->
             if any(score is not None for score in of_arm):
                 drawn_from = (*tunable.shared, tunable.knobs[arm])
                 summary = summarise(trials[arm], of_arm, floor=floor, knobs=drawn_from)
+                summary |= tunable.of_each
                 if steps:
                     summary["steps"] = steps
                 found["conditions"].setdefault(condition, {})[arm] = summary
