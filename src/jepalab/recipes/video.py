@@ -46,6 +46,7 @@ PIXELS = Choice("target", ("norm-pixels", "pixels"))
 ARMS: dict[str, Arm] = {
     "J1": Arm("V-JEPA", clip_arms.vjepa, MOMENTUM),
     "J1c": Arm("V-JEPA, past to future", partial(clip_arms.vjepa, masks="causal-multi-block"), MOMENTUM),
+    "J1p": Arm("V-JEPA, whole past to future", partial(clip_arms.vjepa, masks="causal"), MOMENTUM),
     "J2": Arm("Masked JEPA + VICReg", clip_arms.vjepa_vicreg, Knob("spread", 0.01, 1.0)),
     "J3": Arm("Masked JEPA + SIGReg", clip_arms.vjepa_sigreg, Knob("sigreg", 0.001, 0.1)),
     "J4": Arm("V-JEPA 2.1", clip_arms.vjepa_dense, Knob("context", 0.05, 1.0)),
@@ -58,7 +59,7 @@ ARMS: dict[str, Arm] = {
     "R": Arm("Random encoder (floor)", clip_arms.random_clip_vit),
     "PCA": Arm("Single frames, PCA (floor)", clip_arms.clip_pca),
 }
-MAIN = ("J1", "J1c", "J2", "G1", "G1m", "G2", "G3", "S", "R", "PCA")
+MAIN = ("J1", "J1c", "J1p", "J2", "G1", "G1m", "G2", "G3", "S", "R", "PCA")
 
 
 def judging(read_outs: ReadOuts) -> Judging:
@@ -89,9 +90,9 @@ def declare(arms: Sequence[str]) -> list[Contrast]:
         _better("J1 > G1m | linear", "Embeddings can leave out what no frame foretells.", f"{table}, {attentively}"),
         _better("J1 > G1 | attentive", "What is compared, and larger blocks to be predicted, both differ.", published),
         _better(
-            "J1 > G2 | linear",
-            "Frames to come hold appearance, which a code of motion may leave out; masks differ too.",
-            f"{pixels}, masked there, {attentively}",
+            "J1p > G2 | linear",
+            "Frames to come hold appearance, which a code of motion may leave out; masks are the same.",
+            f"{pixels}, same masks, which are tubes there, {attentively}",
         ),
         _better("J1 > J1c | linear", "Tubes hide places at all times, so that nothing can be copied.", masks),
         _better("J1 > R | linear", "A floor that learns nothing is part of every honest table.", "any pretraining"),
@@ -175,7 +176,7 @@ def plan(
         budget: wall-clock time for everything, such as 30m or 2h, split over arms and seeds.
         samples: clips each arm sees; 0 lets the budget decide.
         num_seeds: at most; a short budget has fewer.
-        arms: which take part, of J1 J1c J2 J3 J4 G1 G1m G2 G3 G4 S R PCA; untuned ones are left out.
+        arms: which take part, of J1 J1c J1p J2 J3 J4 G1 G1m G2 G3 G4 S R PCA; untuned ones are left out.
         read_outs: "quick" for short runs, "full" with every one there is; "auto" goes by the samples.
         patch: side of a patch in pixels; it divides the size of the frames.
         width: of the encoder's tokens.
