@@ -44,7 +44,7 @@ from jepalab.recipes.video import ARMS, CONDITION, MAIN
 SMALL = Network(patch=4, width=32, depth=2, num_heads=2, head_width=32, head_depth=2)
 BRIEF = Schedule(steps=2, batch_size=8)
 TRAINED = [name for name, arm in ARMS.items() if arm.knob]
-EMA_TAUGHT = {"J1", "J1c", "J1p", "J4"}
+EMA_TAUGHT = {"J1", "J1c", "J1p", "J1x", "J4"}
 SEARCHED = {
     "settings": {"lr": 1e-3, "weight_decay": 0.05},
     "score": 0.5,
@@ -129,9 +129,15 @@ def test_the_twin_of_vjepa_in_pixels_hides_what_vjepa_hides(bench: ClipBench) ->
     for ours, theirs in zip(*drawn, strict=True):
         assert torch.equal(ours.context, theirs.context)
         assert torch.equal(ours.target, theirs.target)
-    published = ARMS["G1"].make(bench).objective
+    published, crossed = (ARMS[arm].make(bench).objective for arm in ("G1", "J1x"))
     assert isinstance(published, MAE)
-    assert isinstance(published.masks.sampler, RandomTubes)
+    assert isinstance(crossed, MaskedJEPA)
+    assert published.masks.sampler == crossed.masks.sampler == RandomTubes(bench.grid, share=0.9)
+    assert not crossed.further_masks
+    assert "J1x" not in MAIN
+    half = clip_arms.vjepa(bench, masks="random", hidden=0.5).objective
+    assert isinstance(half, MaskedJEPA)
+    assert half.masks.sampler == RandomTubes(bench.grid, share=0.5)
 
 
 def test_causal_tubes_show_part_of_the_first_half_alone(bench: ClipBench) -> None:

@@ -47,6 +47,7 @@ ARMS: dict[str, Arm] = {
     "J1": Arm("V-JEPA", clip_arms.vjepa, MOMENTUM),
     "J1c": Arm("V-JEPA, past to future", partial(clip_arms.vjepa, masks="causal-multi-block"), MOMENTUM),
     "J1p": Arm("V-JEPA, whole past to future", partial(clip_arms.vjepa, masks="causal"), MOMENTUM),
+    "J1x": Arm("V-JEPA on VideoMAE's masks", partial(clip_arms.vjepa, masks="random"), MOMENTUM),
     "J2": Arm("Masked JEPA + VICReg", clip_arms.vjepa_vicreg, Knob("spread", 0.01, 1.0)),
     "J3": Arm("Masked JEPA + SIGReg", clip_arms.vjepa_sigreg, Knob("sigreg", 0.001, 0.1)),
     "J4": Arm("V-JEPA 2.1", clip_arms.vjepa_dense, Knob("context", 0.05, 1.0)),
@@ -176,7 +177,7 @@ def plan(
         budget: wall-clock time for everything, such as 30m or 2h, split over arms and seeds.
         samples: clips each arm sees; 0 lets the budget decide.
         num_seeds: at most; a short budget has fewer.
-        arms: which take part, of J1 J1c J1p J2 J3 J4 G1 G1m G2 G3 G4 S R PCA; untuned ones are left out.
+        arms: which take part, of J1 J1c J1p J1x J2 J3 J4 G1 G1m G2 G3 G4 S R PCA; untuned ones are left out.
         read_outs: "quick" for short runs, "full" with every one there is; "auto" goes by the samples.
         patch: side of a patch in pixels; it divides the size of the frames.
         width: of the encoder's tokens.
