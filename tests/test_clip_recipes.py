@@ -20,6 +20,7 @@ from jepalab.backbones.positions import Positions
 from jepalab.backbones.vit import ViT
 from jepalab.cli import main
 from jepalab.compare.cells import judge_run
+from jepalab.compare.contrasts import Equivalent
 from jepalab.compare.grid import compare
 from jepalab.compare.movies import encode_movies, on_pixels
 from jepalab.compare.report import write_report
@@ -178,7 +179,11 @@ def test_a_jepa_of_the_past_takes_part_in_forecasts(bench: ClipBench) -> None:
 def test_contrasts_name_arms_whose_masks_are_those_of_the_source() -> None:
     declared = {(c.better, c.than, c.metric): c for c in video.declare([*ARMS])}
     pairs = [pair for pair in declared if pair[:2] == ("J1", "G1m")]
-    assert {metric for *_, metric in pairs} == {"attentive", "linear"}
+    assert {metric for *_, metric in pairs} == {"attentive", "linear", "finetuned"}
+    tie = declared["J1", "G1m", "finetuned"]
+    assert isinstance(tie, Equivalent)
+    assert tie.margin == 0.02
+    assert "85.6 against 85.4" in tie.source
     assert all("table 1" in declared[pair].source for pair in pairs)
     assert "table 1" not in declared["J1", "G1", "attentive"].source, "which has the same masks for both"
     assert "table 4" in declared["J1", "J1c", "linear"].source
