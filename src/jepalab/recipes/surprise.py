@@ -48,7 +48,9 @@ ARMS: dict[str, Arm] = {
     "COPY": Arm("Copy last frame (floor)", partial(make_floor, name="copy last frame")),
     "VEL": Arm("Pixel velocity (floor)", partial(make_floor, name="pixel velocity")),
     "R": Arm("20 untrained frame models (floor)", partial(make_floor, name="untrained frames")),
+    "Rg": Arm("20 untrained frame models, pixels (floor)", partial(make_floor, name="untrained frames, pixels")),
     "Rv": Arm("20 untrained clip models (floor)", partial(make_floor, name="untrained clips")),
+    "Rvg": Arm("20 untrained clip models, pixels (floor)", partial(make_floor, name="untrained clips, pixels")),
     "INERT": Arm("Constant velocity, told (floor)", partial(make_floor, name="constant velocity")),
     "PHYS": Arm("Physics, told (ceiling)", partial(make_floor, name="physics")),
 }
@@ -105,6 +107,8 @@ def declare(competing: Sequence[tuple[str, str]]) -> list[Contrast]:
         _better("J1 > G2 | alarm | wallpaper 1", slow, "Sobal et al. 2022, arXiv 2211.10831"),
         _better("J1 > R | surprise_accuracy | clean", beyond, GARRIDO, than_metric="untrained_95"),
         _better("J4 > Rv | surprise_accuracy | clean", beyond, GARRIDO, than_metric="untrained_95"),
+        _better("G2 > Rg | surprise_accuracy | clean", beyond, "every honest table", than_metric="untrained_95"),
+        _better("G1 > Rvg | surprise_accuracy | clean", beyond, "every honest table", than_metric="untrained_95"),
         _better("J1 > COPY | surprise_accuracy | clean", hope, "every honest table"),
         _better("G2 > COPY | surprise_accuracy | clean", hope, "every honest table"),
     ]
