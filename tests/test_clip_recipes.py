@@ -28,6 +28,7 @@ from jepalab.data import clips as clips_module
 from jepalab.data.motion_paths import MOTIONS
 from jepalab.data.sprites import Split
 from jepalab.fit import fit
+from jepalab.instruments.clip_pictures import draw_clips
 from jepalab.instruments.forecasting import forecaster
 from jepalab.losses.distances import mean_absolute
 from jepalab.losses.pixels import NormChannels
@@ -277,6 +278,17 @@ def test_report_counts_clips_and_plays_them(report: str) -> None:
     for address in addresses[:3]:
         movie = Image.open(io.BytesIO(base64.b64decode(address)))
         assert getattr(movie, "n_frames", 1) == 4
+
+
+def test_pictures_of_clips_are_those_of_the_encoder_that_stands_for_the_arm(bench: ClipBench) -> None:
+    run = ARMS["G1"].make(bench)
+    average = run.objective.average
+    assert average is not None
+    for parameter in average.parameters():
+        parameter.data.normal_()
+    last, other = (draw_clips(run.objective, run.stream, encoder=name) for name in ("student", "average"))
+    assert not np.array_equal(last["features"], other["features"])
+    assert np.array_equal(last["predicted"], other["predicted"]), "the decoder goes with the weights as trained"
 
 
 def test_movies_keep_every_frame_and_pixel() -> None:
