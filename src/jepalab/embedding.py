@@ -77,8 +77,8 @@ def write_features(encoder: Encoder, samples: Samples, out: Path, *, pooled: boo
         return (z.mean(1) if pooled else z).float().cpu()
 
     def whose(place: int) -> Row:
-        label = int(samples.labels[place])
-        return Row(names[place], samples.names[label] if label >= 0 else "", SPLITS[int(samples.splits[place])])
+        label, split = int(samples.labels[place]), int(samples.splits[place])
+        return Row(names[place], samples.names[label] if label >= 0 else "", SPLITS[split] if split >= 0 else "")
 
     with evaluating(encoder), count_items("embedding") as progress:
         shape = tuple(features(range(1)).shape[1:])

@@ -23,8 +23,8 @@ from jepalab.data.image_cache import Decoded, Progress, coded, decoded, default_
 from jepalab.data.image_files import SUFFIXES
 from jepalab.data.image_labels import assign_splits, class_numbers, match_labels, read_label_table
 from jepalab.data.image_sources import Source, array, folder_of_images, idx, is_idx, loaded, walk, without
-from jepalab.data.samples import Samples
-from jepalab.data.unit_splits import assign_unit_splits, units_of
+from jepalab.data.samples import Samples, names_of
+from jepalab.data.unit_splits import assign_unit_splits, leave_copies_out, units_of
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -82,6 +82,9 @@ def open_images(
     cache         where decoded pictures are kept; by default $JEPALAB_CACHE or .cache/jepalab in your home.
     seed          of the splits that the source does not make itself.
     progress      called with the number of items done and the total.
+
+    No picture is in two splits: groups that hold copies of one (equal bytes) are joined, and copies of what is held out
+    that are unlabelled, in another class or in another of the source's own splits take no part (`copies`).
 
     How a picture becomes bytes is in `image_files.decode`; who trains, validates and tests in `image_labels`.
 
@@ -199,12 +202,16 @@ def _images(
     if groups is None:
         units, splits = None, assign_splits(codes, rows.own, rows.hashes, names=names, seed=seed)
     else:
-        items = json.loads(rows.listing.read_text(encoding="utf-8")) if rows.listing else []
-        units = units_of(groups, rows.hashes)
+        items = names_of(rows.listing, len(codes))
+        units = units_of(groups, rows.hashes, rows.own)
         splits = assign_unit_splits(
             units, codes=codes, names=names, own=rows.own, items=items, unit="group", title=source.title, seed=seed
         )
         digest.update(splits.tobytes())  # other groups are other splits
+    splits, copies = leave_copies_out(splits, rows.hashes)
+    called = names_of(rows.listing, len(codes)) if copies else []
+    if copies:
+        digest.update(splits.tobytes())
     images = Images(
         pixels=rows.pixels,
         labels=torch.from_numpy(codes.astype(np.int64)),
@@ -214,11 +221,12 @@ def _images(
         digest=digest.hexdigest(),
         source=source.title,
         listing=rows.listing,
+        copies={called[i]: called[j] for i, j in copies.items()},
         unread=source.unread,
         units=None if units is None else torch.from_numpy(units.view(np.int64)),
         unit="picture" if units is None else "group",
     )
-    if rows.skipped or source.unread or len(names) == 1:
+    if images.left_out() or len(names) == 1:
         _say(images.describe())
     return images
 
