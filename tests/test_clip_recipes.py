@@ -32,6 +32,7 @@ from jepalab.instruments.clip_pictures import draw_clips
 from jepalab.instruments.forecasting import forecaster
 from jepalab.losses.distances import mean_absolute
 from jepalab.losses.pixels import NormChannels
+from jepalab.losses.targets import SeveralLevels
 from jepalab.masks.causal import DrawnPast
 from jepalab.masks.random import RandomTubes
 from jepalab.masks.tubes import Tubes
@@ -140,6 +141,24 @@ def test_the_twin_of_vjepa_in_pixels_hides_what_vjepa_hides(bench: ClipBench) ->
     half = clip_arms.vjepa(bench, masks="random", hidden=0.5).objective
     assert isinstance(half, MaskedJEPA)
     assert half.masks.sampler == RandomTubes(bench.grid, share=0.5)
+
+
+@pytest.mark.parametrize("arm", ["J1", "J1c", "J1x", "J2", "J3", "J4"])
+def test_embeddings_are_compared_by_l1_as_published(arm: str, bench: ClipBench) -> None:
+    objective = ARMS[arm].make(bench).objective
+    assert isinstance(objective, MaskedJEPA)
+    assert objective.distance is mean_absolute
+
+
+@pytest.mark.parametrize(("depth", "levels"), [(2, (0, 1)), (4, (0, 1, 2, 3)), (12, (2, 5, 8, 11))])
+def test_the_dense_arm_reads_and_predicts_four_levels_and_weighs_the_context(
+    depth: int, levels: tuple[int, ...], footage: Footage
+) -> None:
+    bench = ClipBench(footage=footage, network=replace(SMALL, depth=depth), schedule=BRIEF)
+    objective = ARMS["J4"].make(bench, context=0.3).objective
+    assert isinstance(objective, MaskedJEPA)
+    assert objective.targets == objective.reads == SeveralLevels(levels)
+    assert objective.weights == {"ema": 1.0, "ema_context": 0.3}
 
 
 def test_causal_tubes_show_part_of_the_first_half_alone(bench: ClipBench) -> None:

@@ -24,12 +24,15 @@ from jepalab.compare.surprise_strips import draw_aligned
 from jepalab.compare.surprise_tables import concept_table, learning_table
 from jepalab.fit import fit
 from jepalab.instruments.surprise import NUM_PAIRS
+from jepalab.losses.distances import mean_absolute
+from jepalab.masks.causal import DrawnPast
 from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.objectives.next_frame import NextFrame
 from jepalab.objectives.vicreg_jepa import VICRegJEPA
 from jepalab.recipes import surprise, surprise_floors
 from jepalab.recipes.surprise import ARMS, CONDITIONS
+from jepalab.recipes.surprise_arms import OccludedWorld
 from jepalab.recipes.surprise_floors import expectation, expecting_subjects
 
 TRAINED = [name for name, arm in ARMS.items() if arm.knob]
@@ -110,6 +113,27 @@ def test_untrained_networks_are_judged(arm: str, monkeypatch: pytest.MonkeyPatch
     run = surprise.make_run(0, arm=arm, world=CONDITIONS["clean"], settings={})
     scores = expectation(expecting_subjects(run.objective, run.stream, share=FEW)["model"])
     assert 0 <= scores["surprise_accuracy"] <= scores["untrained_95"] <= scores["best_of_untrained"] <= 1
+
+
+def test_arms_of_clips_see_pasts_of_every_length_and_the_jepa_compares_by_l1() -> None:
+    jepa, pixels = (
+        surprise.make_run(0, arm=arm, world=CONDITIONS["clean"], settings={}).objective for arm in ("J4", "G1")
+    )
+    assert isinstance(jepa, MaskedJEPA)
+    assert isinstance(pixels, MAE)
+    assert jepa.distance is mean_absolute
+    assert jepa.masks.sampler == pixels.masks.sampler == DrawnPast((8, 4, 4))
+
+
+def test_the_full_preset_has_every_strength_and_draws_a_line_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = {name: dict.fromkeys(TRAINED, SEARCHED) for name in surprise.DEMO_CONDITIONS}
+    monkeypatch.setattr(surprise, "read_tuned", lambda: {"conditions": searched})
+    demo, full = surprise.plan(), surprise.plan(preset="full")
+    assert ([*demo.conditions], demo.courses) == (["clean", "tv 1"], [])
+    assert ([*full.conditions], full.courses) == ([*CONDITIONS], [surprise.COURSE])
+    assert {cell.arm for cell in full.cells if cell.condition == "wallpaper 1"} == {*ARMS}, "settings are those of tv 1"
+    for condition, strength in surprise.COURSE.places.items():
+        assert CONDITIONS[condition] == OccludedWorld(strength=strength), "they differ in nothing else"
 
 
 def test_both_camps_have_an_untrained_floor_of_their_own_kind_to_beat() -> None:
