@@ -148,5 +148,6 @@ def test_arms_take_their_statistics_within_clips_or_across_them() -> None:
 def test_the_distractor_says_what_was_chosen_after_a_look() -> None:
     plan = distractor.plan()
     assert (next(iter(plan.metrics)), plan.goals) == ("state_r2", (0.5, 0.75))
-    for words in ("did not in position R² alone", "chosen on seed 0", "J3 stands by its student"):
+    told = ("did not in position R² alone", "chosen on seed 0", "J3 stands by its student", "J5 is told no actions")
+    for words in told:
         assert any(words in note for note in plan.notes), words

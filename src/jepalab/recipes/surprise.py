@@ -1,7 +1,8 @@
 """Violation of expectation: who is surprised by what cannot happen, and who by any change? (E6, IntPhys in miniature).
 
 A pixel model notices that something vanished because pixels change; pairs here change their pixels alike. A nuisance
-that nobody can foretell costs pixels; and legal changes should alarm nobody.
+that nobody can foretell costs pixels. Legal changes break no law and should alarm nobody who knows the laws; but no
+training clip has them either, so that an alarm may be about what is new as well as about what is impossible.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def plan(
 ) -> Plan:
     """Who is surprised by the impossible: models that expect embeddings, or models that expect pixels?
 
-    Matched pairs of possible and impossible clips of five concepts, and legal changes that should alarm nobody.
+    Matched pairs of possible and impossible clips of five concepts, and legal changes, which no model saw in training.
 
     Args:
         preset: "demo" takes clean clips and a television; "full" also its strengths and a wallpaper.
@@ -218,6 +219,9 @@ def plan(
         notes=[
             "Pairs share everything before the violation and change their pixels alike, so that copying the last frame "
             "tells none of them apart. 0.5 is chance.",
+            "False alarms are about legal changes (of the background, a shape's colour, the light). They break no law, "
+            "but no training clip has them: an alarm there is about what is new, and nothing here tells that from a "
+            "wrong law. Read them beside the same number of other arms, not against an ideal.",
             *say_where(found),
         ],
         settings={
