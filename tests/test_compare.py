@@ -325,7 +325,12 @@ def test_the_encoder_that_validates_best_stands_for_its_arm(tmp_path: Path) -> N
     alone = partial(measure, make(0).objective, stream=run.stream, instruments=[size], subjects=named)
     assert alone(prefer="size_validation") == {"size": 20, "size_validation": 2}
 
-    judging = Judging(instruments=[size], subjects=named, prefer="size_validation")
+    shown = []
+
+    def draw(cell: Cell, run: Run, pictures: Path, *, encoder: str) -> None:
+        shown.append(encoder)
+
+    judging = Judging(instruments=[size], subjects=named, prefer="size_validation", draw=draw)
     assert fingerprint(CELL, 0, judging, None) != fingerprint(CELL, 0, replace(judging, prefer=""), None)
     result = run_cell(CELL, 0, out=tmp_path, judging=judging)
     assert result["metrics"]["size"] == 30
@@ -333,6 +338,7 @@ def test_the_encoder_that_validates_best_stands_for_its_arm(tmp_path: Path) -> N
     sizes["student"] = 4.0
     assert run_cell(CELL, 1, out=tmp_path, judging=judging)["metrics"]["size"] == 40
     assert [*find_encoders(cell_folder(tmp_path, CELL, 1))] == ["student", "teacher"]
+    assert shown == ["teacher", "student"], "pictures are those of the encoder whose scores are printed"
 
 
 @pytest.mark.dist

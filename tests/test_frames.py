@@ -16,8 +16,10 @@ from jepalab.dist import seeded
 from jepalab.instruments.diagnosis import geometry
 from jepalab.instruments.features import subjects
 from jepalab.instruments.state import motion, rollout, state
+from jepalab.losses.vicreg import across_clips, within_clips
 from jepalab.objectives.vicreg_jepa import VICRegJEPA
 from jepalab.recipes import distractor
+from jepalab.recipes.bench import Bench
 from jepalab.recipes.distractor_claims import declare, explore
 from jepalab.types import Features, Subject
 
@@ -126,8 +128,26 @@ def test_contrasts_of_the_distractor_are_of_arms_that_compete() -> None:
     assert (alone.better, alone.than, alone.condition) == ("G2", "J1", "fixed")  # type: ignore[attr-defined]
 
 
+def test_the_sweep_of_the_distractor_differs_in_persistence_alone() -> None:
+    assert distractor.SWEEP == {"fixed": 1.0, "rho 0": 0.0, "rho 0.5": 0.5, "rho 0.9": 0.9, "rho 0.99": 0.99}
+    for name, persistence in distractor.SWEEP.items():
+        assert distractor.CONDITIONS[name] == replace(distractor.CONDITIONS["fixed"], persistence=persistence)
+    assert [*distractor.plan(preset="full").conditions] == [*distractor.CONDITIONS]
+    assert distractor.PERSISTENCE.places == distractor.SWEEP
+
+
+def test_arms_take_their_statistics_within_clips_or_across_them() -> None:
+    bench = Bench()
+    within, across = (distractor.ARMS[arm].make(bench).objective for arm in ("J1w", "J1"))
+    assert isinstance(within, VICRegJEPA)
+    assert isinstance(across, VICRegJEPA)
+    assert within.grouping is within_clips
+    assert across.grouping is across_clips
+
+
 def test_the_distractor_says_what_was_chosen_after_a_look() -> None:
     plan = distractor.plan()
     assert (next(iter(plan.metrics)), plan.goals) == ("state_r2", (0.5, 0.75))
-    for words in ("did not in position R² alone", "chosen on seed 0", "J3 stands by its student"):
+    told = ("did not in position R² alone", "chosen on seed 0", "J3 stands by its student", "J5 is told no actions")
+    for words in told:
         assert any(words in note for note in plan.notes), words

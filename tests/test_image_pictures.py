@@ -105,6 +105,18 @@ def test_each_objective_shows_what_it_has(build, names: set[str], images: Images
     assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
 
 
+def test_features_are_those_of_the_encoder_that_stands_for_the_arm(images: Images) -> None:
+    objective = mae()
+    objective.keep_average()
+    assert objective.average is not None
+    for parameter in objective.average.parameters():
+        parameter.data.normal_()
+    stream = SampleStream(images, batch_size=4)
+    last, other = (draw_objective(objective, stream, encoder=name) for name in ("student", "average"))
+    assert not np.array_equal(last["attention"], other["attention"])
+    assert np.array_equal(last["reconstructed"], other["reconstructed"]), "the decoder goes with the weights as trained"
+
+
 def test_pictures_are_kept_of_one_seed_and_the_named_arms(images: Images, tmp_path: Path) -> None:
     run = Run(objective=mae(), stream=SampleStream(images, batch_size=4), steps=1, seed=3)
     cell = Cell("G1", "plain", lambda seed: run)

@@ -213,6 +213,64 @@ def test_no_group_of_a_table_is_in_two_splits(tmp_path: Path, is_clips: bool) ->
         opened([("file", "label", "group"), *((n, kind, str(int(n[:3]) % 4)) for n, kind, _ in labelled)])
 
 
+@pytest.mark.parametrize("is_clips", [False, True])
+def test_no_content_is_in_two_splits_whatever_it_is_called_and_whose_it_is(tmp_path: Path, is_clips: bool) -> None:
+    """Copies: unlabelled, of another class, of another person. The first 64 are different, the next 64 copies."""
+    suffix = "" if is_clips else ".png"
+    names = [f"{i:03}{suffix}" for i in range(128)]
+    for i, name in enumerate(names):
+        (tmp_path / "data" / (name if is_clips else "")).mkdir(parents=True, exist_ok=True)
+        for frame in range(2 if is_clips else 1):
+            place = tmp_path / "data" / name / f"{frame}.png" if is_clips else tmp_path / "data" / name
+            Image.fromarray(draw(10 * (i % 64) + frame, i % 2)).save(place)
+
+    def opened(rows: Sequence[Sequence[str]]) -> Any:
+        table = write_csv(tmp_path / "table.csv", rows)
+        if is_clips:
+            return open_clips(tmp_path / "data", num_frames=2, size=16, labels=table)
+        return open_images(tmp_path / "data", size=16, labels=table)
+
+    def contents(found: Any) -> list[set[int]]:
+        called = [int(name[:3]) % 64 for name in found.item_names()]
+        return [{called[i] for i in found.indices(split)} for split in ("train", "validation", "test")]
+
+    first = [(name, KINDS[i % 2]) for i, name in enumerate(names[:64])]
+    # Unlabelled, they would all train; in the other class, some would be drawn apart.
+    other = [(name, KINDS[1 - i % 2] if i < 32 else "") for i, name in enumerate(names[64:])]
+    for rows in (first, first + other):
+        found = opened([("file", "label"), *rows])
+        parts = contents(found)
+        assert not parts[0] & parts[1] | parts[1] & parts[2] | parts[0] & parts[2]
+        assert set.union(*parts) == set(range(64)), "what is left out are copies"
+        assert len(found.copies) == int((found.splits < 0).sum()) > 0
+        for name, whose in found.copies.items():
+            assert int(name[:3]) % 64 == int(whose[:3]) % 64
+            assert int(found.splits[found.item_names().index(whose)]) > 0
+        assert f"{len(found.copies)} are copies of what is held out and take no part" in found.describe()
+        assert all(f"{name}: a copy of " in found.left_out() for name in found.copies)
+
+    # Every person has one picture and a copy of the next person's but one, in four rings of 16.
+    whose = [f"p{i % 64 if i < 64 else (i + 16) % 64}" for i in range(128)]
+    rows = [(name, KINDS[i % 2], person) for i, (name, person) in enumerate(zip(names, whose, strict=True))]
+    joined = opened([("file", "label", "person"), *rows])
+    parts = contents(joined)
+    assert all(parts)
+    assert not parts[0] & parts[1] | parts[1] & parts[2] | parts[0] & parts[2]
+    assert not joined.copies
+    assert len(joined.units.unique()) == 16, "four persons in each ring"
+
+
+def test_copies_in_two_of_the_sources_own_splits_test_and_do_not_train(tmp_path: Path) -> None:
+    for split, numbers in {"train": range(40), "test": range(36, 56)}.items():
+        for i in numbers:
+            place = tmp_path / "data" / split / KINDS[i % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(i, i % 2)).save(place / f"{i}.png")
+    found = open_images(tmp_path / "data", size=16)
+    assert found.copies == {f"train/{KINDS[i % 2]}/{i}.png": f"test/{KINDS[i % 2]}/{i}.png" for i in range(36, 40)}
+    assert len(found.indices("test")) == 20
+
+
 def test_arrays_of_series_are_labelled_and_grouped_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

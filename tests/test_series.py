@@ -183,6 +183,24 @@ def test_windows_in_an_array_are_not_copied(cache: Path) -> None:
     assert opened.item_names() == [str(i) for i in range(50) if i != 7]
 
 
+def test_windows_that_were_cut_already_are_split_one_by_one_and_that_is_said(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = noise(0, 480, 2)
+    overlapping = np.stack([recording[start : start + WINDOW] for start in range(0, 480 - WINDOW + 1, WINDOW // 2)])
+    said = "split one by one, so neighbours that overlap lie in two splits: give groups (--groups)"
+    opened = open_series(overlapping, window=WINDOW, cache=cache)
+    assert int((opened.splits.diff() != 0).sum()) > 4, "neighbours, which share rows"
+    assert said in opened.describe()
+    assert said in capsys.readouterr().err
+    for other in (
+        open_series(overlapping, window=WINDOW, groups=np.arange(len(overlapping)) // 8, cache=cache),
+        open_series(recording, window=WINDOW, hop=WINDOW // 2, cache=cache),
+    ):
+        assert said not in other.describe()
+    assert not capsys.readouterr().err
+
+
 def test_labels_of_rows_and_of_windows_agree(cache: Path) -> None:
     values, labels = noise(0, 480).reshape(60, WINDOW, 2), np.arange(60) % 3
     of_rows = np.repeat(labels[:, None], WINDOW, axis=1)

@@ -209,6 +209,18 @@ def test_pictures_of_series_say_what_the_model_says(bench: SeriesBench) -> None:
     assert draw_series(raw.objective, raw.stream).keys() == {"windows", "channels", "confusion", "names"}
 
 
+def test_pictures_of_series_are_those_of_the_encoder_that_stands_for_the_arm(bench: SeriesBench) -> None:
+    run = ARMS["G1"].make(bench)
+    average = run.objective.average
+    assert average is not None
+    for parameter in average.parameters():
+        parameter.data.zero_()
+    last, blind = (draw_series(run.objective, run.stream, encoder=name) for name in ("student", "average"))
+    assert (last["confusion"] > 0).any(0).sum() > 1
+    assert (blind["confusion"] > 0).any(0).sum() == 1, "a code of nothing is called one class"
+    assert np.array_equal(last["predicted"], blind["predicted"]), "the decoder goes with the weights as trained"
+
+
 def test_hidden_rows_are_those_of_hidden_patches() -> None:
     context = np.array([[True, False, False, True, False]])
     assert hidden_rows({"context": context}, 20) == [(4, 12), (16, 19)]

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from jepalab.compare import grid
+from jepalab.compare.contrasts import Better
 from jepalab.compare.drawing import Look
 from jepalab.compare.readings import Arm, Readings
 from jepalab.compare.report import write_report
@@ -23,10 +24,15 @@ from jepalab.compare.surprise_strips import draw_aligned
 from jepalab.compare.surprise_tables import concept_table, learning_table
 from jepalab.fit import fit
 from jepalab.instruments.surprise import NUM_PAIRS
+from jepalab.losses.distances import mean_absolute
+from jepalab.masks.causal import DrawnPast
+from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_jepa import MaskedJEPA
+from jepalab.objectives.next_frame import NextFrame
 from jepalab.objectives.vicreg_jepa import VICRegJEPA
 from jepalab.recipes import surprise, surprise_floors
 from jepalab.recipes.surprise import ARMS, CONDITIONS
+from jepalab.recipes.surprise_arms import OccludedWorld
 from jepalab.recipes.surprise_floors import expectation, expecting_subjects
 
 TRAINED = [name for name, arm in ARMS.items() if arm.knob]
@@ -71,8 +77,10 @@ def test_floors_are_what_they_are_called() -> None:
     assert found["INERT"]["solidity_accuracy"] == 0.5
 
 
-@pytest.mark.parametrize("arm", ["R", "Rv"])
-def test_untrained_networks_are_many_of_their_world(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arm", "kind"), [("R", VICRegJEPA), ("Rg", NextFrame), ("Rv", MaskedJEPA), ("Rvg", MAE)], ids=str
+)
+def test_untrained_networks_are_many_of_their_world(arm: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surprise_floors, "NUM_UNTRAINED", 3)
     seen = []
 
@@ -93,17 +101,45 @@ def test_untrained_networks_are_many_of_their_world(arm: str, monkeypatch: pytes
         }
     )
     mean, std = run.stream.statistics()
-    assert {type(objective) for objective in seen} == {VICRegJEPA if arm == "R" else MaskedJEPA}
+    assert {type(objective) for objective in seen} == {kind}
     for objective in seen:
         assert float(objective.encoder.mean) == pytest.approx(mean, abs=0.05)
         assert float(objective.encoder.std) == pytest.approx(std, rel=0.1)
 
 
-def test_untrained_networks_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arm", ["R", "Rg"])
+def test_untrained_networks_are_judged(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surprise_floors, "NUM_UNTRAINED", 2)
-    run = surprise.make_run(0, arm="R", world=CONDITIONS["clean"], settings={})
+    run = surprise.make_run(0, arm=arm, world=CONDITIONS["clean"], settings={})
     scores = expectation(expecting_subjects(run.objective, run.stream, share=FEW)["model"])
     assert 0 <= scores["surprise_accuracy"] <= scores["untrained_95"] <= scores["best_of_untrained"] <= 1
+
+
+def test_arms_of_clips_see_pasts_of_every_length_and_the_jepa_compares_by_l1() -> None:
+    jepa, pixels = (
+        surprise.make_run(0, arm=arm, world=CONDITIONS["clean"], settings={}).objective for arm in ("J4", "G1")
+    )
+    assert isinstance(jepa, MaskedJEPA)
+    assert isinstance(pixels, MAE)
+    assert jepa.distance is mean_absolute
+    assert jepa.masks.sampler == pixels.masks.sampler == DrawnPast((8, 4, 4))
+
+
+def test_the_full_preset_has_every_strength_and_draws_a_line_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = {name: dict.fromkeys(TRAINED, SEARCHED) for name in surprise.DEMO_CONDITIONS}
+    monkeypatch.setattr(surprise, "read_tuned", lambda: {"conditions": searched})
+    demo, full = surprise.plan(), surprise.plan(preset="full")
+    assert ([*demo.conditions], demo.courses) == (["clean", "tv 1"], [])
+    assert ([*full.conditions], full.courses) == ([*CONDITIONS], [surprise.COURSE])
+    assert {cell.arm for cell in full.cells if cell.condition == "wallpaper 1"} == {*ARMS}, "settings are those of tv 1"
+    for condition, strength in surprise.COURSE.places.items():
+        assert CONDITIONS[condition] == OccludedWorld(strength=strength), "they differ in nothing else"
+
+
+def test_both_camps_have_an_untrained_floor_of_their_own_kind_to_beat() -> None:
+    declared = surprise.declare([(arm, "clean") for arm in ARMS])
+    pairs = {(c.better, c.than) for c in declared if isinstance(c, Better) and c.than_metric == "untrained_95"}
+    assert pairs == {("J1", "R"), ("J4", "Rv"), ("G2", "Rg"), ("G1", "Rvg")}
 
 
 def test_an_arm_has_to_beat_the_spread_of_untrained_networks() -> None:
@@ -128,7 +164,8 @@ def test_untuned_arms_do_not_compete(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = surprise.plan()
     assert {cell.arm for cell in plan.cells if cell.condition == "tv 1"} & {*TRAINED} == {"J1"}
     declared = {(c.better, c.than) for c in plan.contrasts}
-    assert declared == {("J1", "G2"), ("J1", "R"), ("J1", "COPY"), ("G2", "COPY")}, "G2 is not tuned on tv 1"
+    floors = {("J1", "R"), ("G2", "Rg"), ("J1", "COPY"), ("G2", "COPY")}
+    assert declared == {("J1", "G2"), *floors}, "G2 is not tuned on tv 1"
     assert (next(iter(plan.metrics)), plan.goals) == (surprise.METRIC, (0.75,))
     monkeypatch.setattr(surprise, "read_tuned", lambda: {"conditions": {}})
     with pytest.raises(ValueError, match="untuned arms do not compete"):

@@ -23,7 +23,7 @@ PYARROW_WANTED = 'Parquet files are written by pyarrow: pip install "jepalab[par
 
 
 class Row(NamedTuple):
-    """Whose features these are; the label is a name, empty where it is unknown."""
+    """Whose features these are; the label is a name, empty where it is unknown, as is the split of what is in none."""
 
     file: str
     label: str

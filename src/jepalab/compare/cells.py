@@ -75,7 +75,8 @@ class Judging:
     of_the_first  likewise, for the encoder that stands for its arm: read-outs that take their time.
     prefer       the score on validation by which an encoder stands for its arm; the first, if empty.
     curve        on the way, after each share of the steps in `curve_at`, and at the end, on a quarter of the clips.
-    draw         writes pictures of a cell that has ended, given the comparison's folder of pictures.
+    draw         writes pictures of a cell that has ended, given the comparison's folder of pictures; where encoders are
+                 preferred, also `encoder`, the name of the one that stands for the arm.
     subjects     what the instruments read: features extracted once from each encoder.
     chief        the scores to print where there is room for some; all if empty.
     skipped      metrics that fuller read-outs measure and these do not: nothing can be claimed of them.
@@ -85,7 +86,7 @@ class Judging:
     instruments: Sequence[Callable[[Any], dict[str, float]]]
     curve: Sequence[Callable[[Any], dict[str, float]]] = ()
     curve_at: Sequence[float] = (0.1, 0.25, 0.5)
-    draw: Callable[[Cell, Run, Path], None] | None = None
+    draw: Callable[..., None] | None = None
     subjects: Subjects = subjects
     of_the_first: Sequence[Callable[[Any], dict[str, float]]] = ()
     chief: Sequence[str] = ()
@@ -205,12 +206,14 @@ def _train_and_judge(
     began = time.perf_counter()
     with records.beating(run.steps):
         metrics = judge_run(run, judging)
+        standing = {}
         if judging.prefer:
-            put_first(folder, stands_for(metrics, run.objective.probed_encoders(), judging.prefer))
+            standing["encoder"] = stands_for(metrics, run.objective.probed_encoders(), judging.prefer)
+            put_first(folder, standing["encoder"])
         # Before the curve's last point, which is read on a share: what is kept and drawn is of the whole test.
         kept = judging.keep(run) if judging.keep else {}
         if judging.draw:
-            judging.draw(cell, run, out / "pictures")
+            judging.draw(cell, run, out / "pictures", **standing)
         at_the_end = follow(run.objective) if judging.curve else metrics
     told = records.description()
     before = {"seconds": told.get("prepare_seconds", 0.0), "flops": told.get("prepare_flops", 0.0)}

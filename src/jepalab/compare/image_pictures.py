@@ -30,11 +30,17 @@ RIGHT, WRONG = (0, 158, 115), (213, 94, 0)
 Row = UInt8[np.ndarray, "k h w _"]
 
 
-def draw_image_cell(cell: Cell, run: Run, pictures: Path, *, seed: int, arms: Collection[str] | None = None) -> None:
-    """Writes the pictures of one arm as arrays into `pictures`: of one seed, of still pictures, and of these arms."""
+def draw_image_cell(
+    cell: Cell, run: Run, pictures: Path, *, seed: int, arms: Collection[str] | None = None, encoder: str = ""
+) -> None:
+    """Writes the pictures of one arm as arrays into `pictures`: of one seed, of still pictures, and of these arms.
+
+    encoder  by its name, whose features are drawn; the first, if empty.
+    """
     if run.seed == seed and (arms is None or cell.arm in arms) and isinstance(run.stream, SampleStream):
         file = picture_folder(pictures, cell.condition) / f"{slug(cell.arm)}.stills.npz"
-        np.savez_compressed(file, **draw_objective(run.objective, run.stream))  # pyrefly: ignore[bad-argument-type]
+        drawn = draw_objective(run.objective, run.stream, encoder=encoder)
+        np.savez_compressed(file, **drawn)  # pyrefly: ignore[bad-argument-type]
 
 
 def picture_sections(folder: Path, readings: Readings) -> list[Section]:

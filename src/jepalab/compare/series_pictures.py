@@ -22,11 +22,12 @@ TRUTH = Look("grey")
 HEIGHT = 150
 
 
-def draw_series_cell(cell: Cell, run: Run, pictures: Path, *, seed: int) -> None:
-    """Writes the windows of one arm as arrays into `pictures`, for one seed."""
+def draw_series_cell(cell: Cell, run: Run, pictures: Path, *, seed: int, encoder: str = "") -> None:
+    """Writes the windows of one arm as arrays into `pictures`, for one seed, as the encoder of that name sees them."""
     if run.seed == seed and isinstance(run.stream, SampleStream):
         file = picture_folder(pictures, cell.condition) / f"{slug(cell.arm)}{SUFFIX}"
-        np.savez_compressed(file, **draw_series(run.objective, run.stream))  # pyrefly: ignore[bad-argument-type]
+        drawn = draw_series(run.objective, run.stream, encoder=encoder)
+        np.savez_compressed(file, **drawn)  # pyrefly: ignore[bad-argument-type]
 
 
 def series_sections(folder: Path, readings: Readings) -> list[Section]:

@@ -22,8 +22,8 @@ from jepalab.data.clip_sources import array, recognised
 from jepalab.data.image_cache import Decoded, Progress, coded, default_cache, in_place
 from jepalab.data.image_labels import assign_splits, class_numbers, match_labels, read_label_table
 from jepalab.data.image_sources import Source, loaded
-from jepalab.data.samples import Samples
-from jepalab.data.unit_splits import assign_unit_splits, units_of
+from jepalab.data.samples import Samples, names_of
+from jepalab.data.unit_splits import assign_unit_splits, leave_copies_out, units_of
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -99,7 +99,9 @@ def open_clips(
     progress         called with the number of videos done and the total.
 
     A video that is damaged, or too short for one clip, is left out, and `skipped` says why. All clips of a video, and
-    of its copies, are in one split; who is in which is in `image_labels`. Files that were cut out of one recording are
+    of its copies, are in one split (equal bytes make a copy): where they have groups, the groups of copies are joined;
+    and copies of what is held out that are unlabelled, in another class or in another of the source's own splits take
+    no part (`copies`). Who is in which split is in `image_labels`. Files that were cut out of one recording are
     strangers here: give them one group, or folders of your own, train and test. One video alone only trains. Which
     frames are shown is in `clip_sampling`, how they become bytes in `clip_files`.
 
@@ -180,7 +182,7 @@ def _clips(
     if groups is None:
         units, splits = _by_video(rows, codes, names, seed)
     else:
-        units = units_of(groups, rows.hashes).view(np.int64)
+        units = units_of(groups, rows.hashes, rows.own).view(np.int64)
         splits = assign_unit_splits(
             units.view(np.uint64),
             codes=codes,
@@ -192,6 +194,10 @@ def _clips(
             seed=seed,
         )
         digest.update(splits.tobytes())  # other groups are other splits
+    splits, copies = leave_copies_out(splits, rows.hashes)
+    called = names_of(rows.listing, len(codes)) if copies else []
+    if copies:
+        digest.update(splits.tobytes())
     clips = Clips(
         pixels=rows.pixels,
         labels=torch.from_numpy(codes.astype(np.int64)),
@@ -201,12 +207,13 @@ def _clips(
         digest=digest.hexdigest(),
         source=source.title,
         listing=rows.listing,
+        copies={called[i]: called[j] for i, j in copies.items()},
         unread=source.unread,
         units=torch.from_numpy(units),
         unit="video" if groups is None else "group",
         fps=rows.facts.get("fps"),
     )
-    if rows.skipped or source.unread or len(names) == 1 or not splits.any():
+    if clips.left_out() or len(names) == 1 or not splits.any():
         _say(clips.describe())
     return clips
 

@@ -31,8 +31,8 @@ from jepalab.data.image_labels import (
     without_small_classes,
 )
 from jepalab.data.image_sources import Source, array, folder_of_images, idx, is_idx, loaded, walk, without
-from jepalab.data.samples import Samples
-from jepalab.data.unit_splits import assign_unit_splits, units_of
+from jepalab.data.samples import Samples, names_of
+from jepalab.data.unit_splits import assign_unit_splits, leave_copies_out, units_of
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -105,6 +105,9 @@ def open_images(
     needs_splits  False keeps the labels of classes too small to be split, and leaves pictures in no split (-1) where
                   none can be made.
     progress      called with the number of items done and the total.
+
+    No picture is in two splits: groups that hold copies of one (equal bytes) are joined, and copies of what is held out
+    that are unlabelled, in another class or in another of the source's own splits take no part (`copies`).
 
     How a picture becomes bytes is in `image_files.decode`; who trains, validates and tests in `image_labels`.
 
@@ -237,8 +240,8 @@ def _images(
             codes, names, small = without_small_classes(codes, rows.own, rows.hashes, names=names)
             splits = assign_splits(codes, rows.own, rows.hashes, names=names, seed=seed)
         else:
-            items = json.loads(rows.listing.read_text(encoding="utf-8")) if rows.listing else []
-            units = units_of(groups, rows.hashes)
+            items = names_of(rows.listing, len(codes))
+            units = units_of(groups, rows.hashes, rows.own)
             splits = assign_unit_splits(
                 units, codes=codes, names=names, own=rows.own, items=items, unit="group", title=source.title, seed=seed
             )
@@ -250,6 +253,10 @@ def _images(
     digest = hashlib.sha256(rows.sha256.encode() + codes.astype("<i8").tobytes())
     if units is not None:
         digest.update(splits.tobytes())  # other groups are other splits
+    splits, copies = leave_copies_out(splits, rows.hashes)
+    called = names_of(rows.listing, len(codes)) if copies else []
+    if copies:
+        digest.update(splits.tobytes())
     if not needs_splits:
         (codes, names), small = given, {}
     images = Images(
@@ -263,11 +270,12 @@ def _images(
         digest=digest.hexdigest(),
         source=source.title,
         listing=rows.listing,
+        copies={called[i]: called[j] for i, j in copies.items()},
         unread=source.unread,
         units=None if units is None else torch.from_numpy(units.view(np.int64)),
         unit="picture" if units is None else "group",
     )
-    if rows.skipped or source.unread or small or len(names) == 1:
+    if images.left_out() or small or len(names) == 1:
         _say(images.describe())
     return images
 

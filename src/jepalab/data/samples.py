@@ -34,8 +34,9 @@ class Samples(ABC):
     stored   [n ...] in memory or memory-mapped: what `read` returns rows of.
     labels   [n] indices into `names`; -1 unlabelled.
     names    of the classes; none where nothing is labelled.
-    splits   [n] 0 train, 1 validation, 2 test; -1 where they were opened for what needs none.
+    splits   [n] 0 train, 1 validation, 2 test; -1 in none of them, or where they were opened for what needs none.
     skipped  items that could not be read, and why.
+    copies   items in no split, as copies of what is held out, and of which item.
     unread   files of kinds that are not read here, counted by suffix.
     digest   sha256 of what is stored, and of the labels.
     source   what they were read from, in words.
@@ -51,6 +52,7 @@ class Samples(ABC):
     digest: str
     source: str
     listing: Path | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
     units: Int[Tensor, " n"] | None = None
     unit: str = "sample"
@@ -132,9 +134,7 @@ class Samples(ABC):
 
     def item_names(self) -> list[str]:
         """What the source calls each observation."""
-        if self.listing is None:
-            return [str(i) for i in range(len(self))]
-        return json.loads(self.listing.read_text(encoding="utf-8"))
+        return names_of(self.listing, len(self))
 
     def mean_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel, over observations of the train split with about 5,000 times.
@@ -166,6 +166,11 @@ class Samples(ABC):
             first, why = next(iter(self.skipped.items()))
             lines.append(f"{len(self.skipped):,} could not be read and are left out, the first: {first} ({why})")
             lines.append(f"reasons: {_counted(_reasons(self.skipped))}")
+        if self.copies:
+            first, whose = next(iter(self.copies.items()))
+            lines.append(
+                f"{len(self.copies):,} are copies of what is held out and take no part, the first: {first} (of {whose})"
+            )
         if self.unread:
             num = sum(self.unread.values())
             plural = "s" * (num > 1)
@@ -173,11 +178,17 @@ class Samples(ABC):
         return lines
 
     def left_out(self) -> str:
-        """A line for each item that could not be read, with its reason, and one for each kind of file that is not."""
+        """A line for each item that is left out, with its reason, and one for each kind of file that is not read."""
         lines = [f"{name}: {why}" for name, why in self.skipped.items()]
+        lines += [f"{name}: a copy of {whose}, which is held out" for name, whose in self.copies.items()]
         kinds = self.unread.items()
         lines += [f"{num} file{'s' * (num > 1)} {suffix}: a kind that is not read" for suffix, num in kinds]
         return "".join(f"{line}\n" for line in lines)
+
+
+def names_of(listing: Path | None, num: int) -> list[str]:
+    """The names in a listing; 0, 1, 2, ... where there is none."""
+    return [str(i) for i in range(num)] if listing is None else json.loads(listing.read_text(encoding="utf-8"))
 
 
 def _reasons(skipped: Mapping[str, str]) -> Counter[str]:

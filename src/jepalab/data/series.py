@@ -21,7 +21,7 @@ from jepalab.data import series_arrays
 from jepalab.data.image_cache import default_cache
 from jepalab.data.image_sources import SPLIT_NAMES, UNSPLIT, count_kinds, fingerprint, walk
 from jepalab.data.samples import Samples
-from jepalab.data.series_arrays import Array
+from jepalab.data.series_arrays import ALONE, Array
 from jepalab.data.series_cache import Kept, in_memory, kept
 from jepalab.data.series_files import SUFFIXES, Columns, Recording, read_recordings
 from jepalab.data.series_windows import Windows, check_enough, cut
@@ -80,7 +80,13 @@ class Series(Samples):
             f"{self.source}"
         )
         held = f"{len(self.group_names)} groups, none of them" if self.group_names else f"no {self.unit}"
-        return "; ".join([first, *self.facts("windows"), f"{held} in two splits"]) + f". Digest {self.digest[:12]}."
+        told = [first, *self.facts("windows"), f"{held} in two splits"]
+        if self.unit == ALONE:
+            told.append(
+                "windows that were cut already are split one by one, so neighbours that overlap lie in two splits: "
+                "give groups (--groups), or one recording to be cut"
+            )
+        return "; ".join(told) + f". Digest {self.digest[:12]}."
 
 
 def open_series(
@@ -116,8 +122,10 @@ def open_series(
 
     A window has a class where all its rows agree on it; else it is unlabelled, and good for pretraining only. No two
     splits share a group, where groups are known; else no recording; and where those are too few, parts of recordings
-    with a window's length between them. Windows with a NaN or an infinity are left out and counted. Files are read one
-    by one, but all of their numbers lie in memory while they are cut.
+    with a window's length between them. Windows of an array that were cut already, without groups, are split one by
+    one, so that what two of them share may lie in two splits; that is said when they are opened. Windows with a NaN or
+    an infinity are left out and counted. Files are read one by one, but all of their numbers lie in memory while they
+    are cut.
 
     Raises:
         ValueError: nothing there, nothing readable, more left out than kept, columns that are not there or hold text,
@@ -143,7 +151,7 @@ def open_series(
         # Other groups are other splits.
         content = series.digest.encode() + series.splits.numpy().tobytes()
         series = replace(series, digest=hashlib.sha256(content).hexdigest())
-    if series.skipped or series.unread or series.num_classes == 1:
+    if series.skipped or series.unread or series.num_classes == 1 or series.unit == ALONE:
         print(series.describe(), file=sys.stderr)
     return series
 

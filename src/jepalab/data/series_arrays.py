@@ -28,6 +28,7 @@ from jepalab.data.series_windows import ROWS_AT_ONCE, Windows, check_channels, c
 from jepalab.data.unit_splits import number_of
 
 Array = np.ndarray | Tensor
+ALONE = "window"  # what belongs together where nobody says which windows do
 TEXT_TABLES = {".csv", ".tsv"}
 
 
@@ -111,6 +112,8 @@ def as_they_are(
 ) -> Windows:
     """Windows that are cut already; float32 numbers of all channels are not even copied.
 
+    Without groups each is a unit of its own (equal ones are one): where they overlap, nobody can tell here.
+
     Raises:
         ValueError: channels that are not there or never change, or more than half of the windows are not finite.
     """
@@ -141,7 +144,7 @@ def as_they_are(
         group_names=group_names,
         own=np.full(len(values), UNSPLIT),
         units=np.fromiter(units, dtype="<u8", count=len(values)),
-        unit="group" if group_names else "window",
+        unit="group" if group_names else ALONE,
         items=[str(i) for i in np.flatnonzero(good)],
         skipped=skipped,
     )

@@ -1,7 +1,10 @@
 """Recordings cut into windows of one length, and what of them belongs together.
 
 A window lies in one recording and on one group; it has a class where all its rows have that class. What is split is
-never a window by itself but all that belong together, so that no two splits share a subject, a recording or a row.
+never a window by itself but all that belong together: no two splits share a group, where groups are known, nor else a
+recording. Recordings too lonely for that are cut into parts with a gap of one window between them, so that no two
+splits share a row. Windows that were cut already are not made here but in `series_arrays`: those without groups are
+split one by one.
 """
 
 from __future__ import annotations

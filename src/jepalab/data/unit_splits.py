@@ -18,10 +18,50 @@ def number_of(content: bytes | np.ndarray) -> int:
     return int.from_bytes(hashlib.blake2b(plain, digest_size=8).digest(), "little")
 
 
-def units_of(groups: Sequence[str | None], others: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    """A number for each observation, equal in a group; what is in no group keeps the number it has in `others`."""
-    pairs = zip(groups, others.tolist(), strict=True)
-    return np.array([other if name is None else number_of(name.encode()) for name, other in pairs], dtype="<u8")
+def units_of(
+    groups: Sequence[str | None], hashes: UInt64[np.ndarray, " n"], own: Int[np.ndarray, " n"]
+) -> UInt64[np.ndarray, " n"]:
+    """A number for each observation, equal in a group and for copies; copies join the groups that they lie in.
+
+    groups  of each; None for none.
+    hashes  of each one's content: equal for copies.
+    own     the source's own splits; copies in two of these join nothing (see `leave_copies_out`).
+    """
+    parents: dict[tuple[int, int, str], tuple[int, int, str]] = {}
+
+    def first(key: tuple[int, int, str]) -> tuple[int, int, str]:
+        """The smallest key of all that are joined with this one: a group's, where there is one."""
+        while (parent := parents.setdefault(key, key)) != key:
+            key = parent
+        return key
+
+    contents = [(1 + max(0, split), code, "") for split, code in zip(own.tolist(), hashes.tolist(), strict=True)]
+    for name, content in zip(groups, contents, strict=True):
+        low, high = sorted((first(content), first(content if name is None else (0, 0, name))))
+        parents[high] = low
+
+    def number(key: tuple[int, int, str]) -> int:
+        place, code, name = key
+        return code if place == 1 else number_of(name.encode() if place == 0 else f"{code} {place}".encode())
+
+    return np.array([number(first(content)) for content in contents], dtype="<u8")
+
+
+def leave_copies_out(
+    splits: Int8[np.ndarray, " n"], hashes: UInt64[np.ndarray, " n"]
+) -> tuple[Int8[np.ndarray, " n"], dict[int, int]]:
+    """The splits with no content in two of them: copies of what tests, or else validates, are in none, -1.
+
+    They may lie in another class, be unlabelled, or lie in another of the source's own splits. Also says of which held
+    out observation each of these is a copy.
+    """
+    _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
+    most = np.full(len(first), -1, dtype=np.int8)
+    np.maximum.at(most, place, splits)
+    left = np.flatnonzero(splits < most[place])
+    stays = np.flatnonzero(splits == most[place])[::-1]
+    first[place[stays]] = stays  # of several, the first
+    return np.where(splits < most[place], np.int8(-1), splits), {int(i): int(first[place[i]]) for i in left}
 
 
 def assign_unit_splits(

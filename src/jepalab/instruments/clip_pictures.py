@@ -19,7 +19,7 @@ from jepalab.data.sample_stream import SampleStream
 from jepalab.data.sprites import Split
 from jepalab.instruments.forecasting import forecaster, given_frames
 from jepalab.instruments.image_pictures import mask_planes, nearest, places
-from jepalab.instruments.labelled import device_of, evaluating, observe, read
+from jepalab.instruments.labelled import device_of, encoder_named, evaluating, observe, read
 from jepalab.instruments.patch_colours import patch_colours
 from jepalab.masks.drawing import MaskDrawer
 from jepalab.objectives.denoise_hidden import DenoiseHidden
@@ -30,8 +30,11 @@ NUM_CLIPS, NUM_KNOWN, NUM_FITTED = 4, 400, 64
 Movies = UInt8[np.ndarray, "k t h w c"]
 
 
-def draw_clips(objective: Objective, stream: SampleStream) -> dict[str, np.ndarray]:
-    """Everything that this objective and its first encoder have to show of clips, by name.
+def draw_clips(objective: Objective, stream: SampleStream, *, encoder: str = "") -> dict[str, np.ndarray]:
+    """Everything that this objective and one of its encoders have to show of clips, by name.
+
+    encoder  by its name; the first, if empty. Masks, predictions and forecasts are the objective's own, with its
+             weights as trained.
 
     clips              [k t h w c] uint8, test clips that the others belong to.
     classes            [k] what they show, in words; empty where that is not known.
@@ -45,14 +48,14 @@ def draw_clips(objective: Objective, stream: SampleStream) -> dict[str, np.ndarr
     forecast           [k t h w c] uint8: the first half of the clip, and what the model says follows it; `given`, how
                        many frames that half has.
     """
-    encoder, samples, size = next(iter(objective.probed_encoders().values())), stream.samples, stream.size
+    network, samples, size = encoder_named(objective, encoder), stream.samples, stream.size
     shown, known = places(samples, "test", NUM_CLIPS), places(samples, "train", NUM_KNOWN)
-    z, z_known = (read(encoder, samples, index, encoder, size=size) for index in (shown, known))
+    z, z_known = (read(network, samples, index, network, size=size) for index in (shown, known))
     x = observe(samples, shown, device=device_of(objective), size=size)
     labels = samples.labels[shown].tolist()
     found = {"clips": as_movies(x), "classes": np.array([samples.names[i] if i >= 0 else "" for i in labels])}
-    if isinstance(encoder, ViT):
-        found |= {"grid": np.array(encoder.grid), "features": patch_colours(z, fitted=z_known[:NUM_FITTED])}
+    if isinstance(network, ViT):
+        found |= {"grid": np.array(network.grid), "features": patch_colours(z, fitted=z_known[:NUM_FITTED])}
     with evaluating(objective), torch.no_grad():
         mask, *further = [*draw_masks(objective, len(x))] or [None]
         for number, each in enumerate([mask, *further], 1):

@@ -1,4 +1,4 @@
-"""What engineers computed of sensor windows before networks did, and what a linear read-out makes of it: the floors.
+"""What engineers computed of sensor windows before networks did.
 
 The statistics are those of Anguita et al. (ESANN 2013), who classified activities by them, but for their angles and
 their separation of gravity by a filter; the entropy is that of the spectrum, and bands are octaves.
@@ -7,16 +7,13 @@ their separation of gravity by a filter; the entropy is that of the spectrum, an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jepalab.data.samples import Samples
-from jepalab.data.sprites import SPLITS, Split
-from jepalab.instruments.labelled import NUM_SAMPLES, full_precision, split_index
-from jepalab.instruments.probes import RidgeClassifier
+from jepalab.instruments.labelled import full_precision
 
 ORDER = 4  # of the autoregression
 SMALLEST = 1e-8  # added where a silent signal would divide by zero
@@ -24,37 +21,6 @@ ROWS_AT_ONCE = 1024
 SHORTEST = 8
 STATISTICS = ("mean", "std", "mad", "min", "max", "energy", "iqr")
 SPECTRAL = ("entropy", "centroid", "peak", "spread")
-
-
-def series_floors(
-    samples: Samples,
-    *,
-    magnitudes: Sequence[Sequence[int]] = (),
-    num_samples: Mapping[Split, int] = NUM_SAMPLES,
-) -> dict[str, float]:
-    """Test accuracy of ridge classification on the raw numbers of each window, and on its hand-made features.
-
-    `raw_linear` and `hand_linear`, beside what they score on validation and training and the penalty chosen, as
-    `recognition.read_out` has them for an encoder. They see the labelled windows that an encoder with this
-    `num_samples` is read on. `magnitudes` as in `hand_features`. ValueError where a split has no labelled samples.
-    """
-    index = {split: split_index(samples, split, num_samples[split]) for split in SPLITS}
-    labels = {split: samples.labels[places] for split, places in index.items()}
-    inputs: dict[str, Callable[[Tensor], Tensor]] = {
-        "raw": lambda x: x.flatten(1),
-        "hand": lambda x: hand_features(x, magnitudes=magnitudes),
-    }
-    scores = {}
-    for name, function in inputs.items():
-        z = {split: function(samples.as_floats(samples.read(places))) for split, places in index.items()}
-        linear = RidgeClassifier().fit(z["train"], labels["train"], z["validation"], labels["validation"])
-        scores |= {
-            f"{name}_linear": linear.score(z["test"], labels["test"]),
-            f"{name}_linear_validation": linear.score(z["validation"], labels["validation"]),
-            f"{name}_linear_train": linear.score(z["train"], labels["train"]),
-            f"{name}_linear_lambda": linear.lambda_,
-        }
-    return scores
 
 
 def hand_features(x: Float[Tensor, "n t c"], *, magnitudes: Sequence[Sequence[int]] = ()) -> Float[Tensor, "n f"]:

@@ -19,7 +19,7 @@ from jepalab.backbones.vit import ViT
 from jepalab.data.sample_stream import SampleStream
 from jepalab.data.samples import Samples
 from jepalab.data.sprites import Split
-from jepalab.instruments.labelled import device_of, evaluating, observe, read
+from jepalab.instruments.labelled import device_of, encoder_named, evaluating, observe, read
 from jepalab.instruments.patch_colours import patch_colours
 from jepalab.instruments.posthoc import fit_decoder, pool, read_pixels, shrink
 from jepalab.masks.drawing import MaskDrawer
@@ -35,8 +35,10 @@ NUM_SAMPLES, NUM_SAMPLING_STEPS = 16, 25
 Pixels = UInt8[np.ndarray, "k h w c"]
 
 
-def draw_objective(objective: Objective, stream: SampleStream) -> dict[str, np.ndarray]:
-    """Every picture that this objective and its first encoder have something to show for, by name.
+def draw_objective(objective: Objective, stream: SampleStream, *, encoder: str = "") -> dict[str, np.ndarray]:
+    """Every picture that this objective and one of its encoders have something to show for, by name.
+
+    encoder  by its name; the first, if empty. Masks and drawings are the objective's own, with its weights as trained.
 
     images                  [k h w c] uint8, test pictures that the others belong to.
     context, target         [k n] and [k g n] bool: patches that are seen, and those of each block that is predicted.
@@ -49,17 +51,17 @@ def draw_objective(objective: Objective, stream: SampleStream) -> dict[str, np.n
     decoded                 [k h w c] uint8: what a decoder trained afterwards draws from the frozen tokens.
     decoded_pooled          [k s s c] uint8: the same from the mean token alone, at most 32 pixels a side.
     """
-    encoder, samples, size = next(iter(objective.probed_encoders().values())), stream.samples, stream.size
+    network, samples, size = encoder_named(objective, encoder), stream.samples, stream.size
     shown, known = places(samples, "test", NUM_PICTURES), places(samples, "train", NUM_KNOWN)
-    z, z_known = (read(encoder, samples, index, encoder, size=size) for index in (shown, known))
+    z, z_known = (read(network, samples, index, network, size=size) for index in (shown, known))
     x = observe(samples, shown, device=device_of(objective), size=size)
     found = {"images": as_pixels(x)}
     with evaluating(objective), torch.no_grad():
         mask = draw_mask(objective, len(x))
         if mask is not None:
             found |= dict(zip(("context", "target"), mask_planes(mask, z.shape[1]), strict=True))
-        if isinstance(encoder, ViT):
-            found["attention"] = attention_received(encoder, x).cpu().numpy()
+        if isinstance(network, ViT):
+            found["attention"] = attention_received(network, x).cpu().numpy()
         if isinstance(objective, MAE):
             found["reconstructed"] = as_pixels(objective.reconstruct(x, mask))
         if isinstance(objective, Denoise):
@@ -74,7 +76,7 @@ def draw_objective(objective: Objective, stream: SampleStream) -> dict[str, np.n
         "same": same.numpy(),
     }
     checked = places(samples, "validation", NUM_VALIDATION)
-    z_checked = read(encoder, samples, checked, encoder, size=size)
+    z_checked = read(network, samples, checked, network, size=size)
     x_known, x_checked = (read_pixels(samples, index, size) for index in (known, checked))
     decoder = fit_decoder(z_known, x_known, z_checked, x_checked)
     whole = fit_decoder(pool(z_known), shrink(x_known), pool(z_checked), shrink(x_checked))

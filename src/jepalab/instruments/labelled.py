@@ -110,6 +110,12 @@ def labelled_subjects(
     return found
 
 
+def encoder_named(objective: Objective, name: str = "") -> Encoder:
+    """The encoder of this name that the objective would hand over; without a name the first."""
+    every = objective.probed_encoders()
+    return every[name or next(iter(every))]
+
+
 def split_index(samples: Samples, split: Split, num_samples: int) -> Int[Tensor, " n"]:
     """Places of labelled samples of a split, in an order drawn once and for all; a smaller number gives the first."""
     labels, places = samples.labels, samples.indices(split)

@@ -41,16 +41,17 @@ __all__ = [
 ]
 
 
-def vjepa(bench: ClipBench, *, momentum: float = 0.998, masks: ClipSampler = "multi-block") -> Run:
+def vjepa(bench: ClipBench, *, momentum: float = 0.998, masks: ClipSampler = "multi-block", hidden: float = 0.9) -> Run:
     """V-JEPA: embeddings of hidden tubes, of a slowly moving teacher that sees the whole clip (arXiv 2404.08471).
 
     Args:
         bench: what every arm shares.
         momentum: of the teacher after the first step; it rises to .9999.
         masks: short-range and long-range tubes as published; the same in the first half alone, with all that follows to
-            be predicted; I-JEPA's blocks; random tubes; or the whole first half as context.
+            be predicted; I-JEPA's blocks; random tubes; or whole first frames as context, as many as are drawn.
+        hidden: share of the places that random tubes hide, as VideoMAE's.
     """
-    encoder, samplers = bench.encoder(), bench.samplers(masks)
+    encoder, samplers = bench.encoder(), bench.samplers(masks, hidden=hidden)
     objective = MaskedJEPA(
         encoder,
         predictor=bench.predictor(encoder.dim, num_mask_tokens=len(samplers)),
@@ -154,7 +155,7 @@ def videomae(
 
 
 def frame_pixels(bench: ClipBench, *, target: TargetName = "norm-pixels") -> Run:
-    """The pixels of the later frames, from the earlier ones.
+    """The pixels of the later frames, from the earlier ones, of which as many are seen as are drawn for each batch.
 
     Args:
         bench: what every arm shares.
@@ -165,6 +166,8 @@ def frame_pixels(bench: ClipBench, *, target: TargetName = "norm-pixels") -> Run
 
 def frame_denoiser(bench: ClipBench, *, predict: Literal["noise", "velocity", "clean"] = "velocity") -> Run:
     """Diffusion of the later frames given the earlier ones, which the encoder reads clean (as arXiv 2304.03283).
+
+    How many are given is drawn for each batch.
 
     Args:
         bench: what every arm shares.

@@ -24,7 +24,7 @@ from jepalab.instruments.likelihood import BITS, bits_per_dimension
 from jepalab.instruments.recognition import recognition
 from jepalab.instruments.sample_geometry import sample_geometry
 from jepalab.masks.blocks import Blocks
-from jepalab.masks.causal import PastFuture
+from jepalab.masks.causal import DrawnPast
 from jepalab.masks.random import RandomTubes
 from jepalab.masks.tubes import Tubes
 from jepalab.progress import count_items
@@ -233,7 +233,8 @@ class ClipBench(PatchBench):
 
     def samplers(self, name: ClipSampler, *, hidden: float = 0.75) -> tuple[MaskSampler, ...]:
         """V-JEPA's two kinds of tubes, the same in the first half of the clip with all that follows to be predicted,
-        I-JEPA's blocks as tubes, random tubes, or all of the first half as context of the second.
+        I-JEPA's blocks as tubes, random tubes, or all of the first frames as context of the rest: how many is drawn for
+        each batch, so that encoders learn on nearly whole clips, as they are read.
 
         hidden  share of the places that random tubes hide.
         """
@@ -247,8 +248,7 @@ class ClipBench(PatchBench):
             return (Blocks(self.grid),)
         if name == "random":
             return (RandomTubes(self.grid, share=hidden),)
-        times, rows, columns = self.grid
-        return (PastFuture(self.grid, num_context=times // 2 * rows * columns),)
+        return (DrawnPast(self.grid),)
 
     def masked_denoiser(self, patch_dim: int) -> MaskedDenoiser:
         """A head that denoises hidden patches, with about as many parameters as the predictor."""

@@ -44,7 +44,8 @@ def declare(competing: Collection[tuple[str, str]]) -> list[Contrast]:
         _better(
             "Fixed distractor: pixel prediction beats the masked JEPA",
             "G2 > J5 | fixed",
-            because="What stays is in the visible frames and in the hidden ones, so it predicts itself here too.",
+            because="What stays is in the visible frames and in the hidden ones, so it predicts itself here too. G2 is "
+            "told the actions and J5 is not, so that they differ in more than what is compared.",
             source=f"{SOBAL}, carried over from the next frame to hidden ones",
         ),
         (

@@ -38,7 +38,8 @@ class Recordings:
         data: CSV, parquet or .npy of series, or a folder of them; without it, the smartphone data HAPT, whose package
             has to be installed.
         labels: of one .npy, a .npy or CSV with a class for each of its windows or rows; tables have columns.
-        groups: of one .npy likewise, whom each window or row was measured on; no group is in two splits.
+        groups: of one .npy likewise, whom each window or row was measured on; no group is in two splits. Windows that
+            are cut already need them, or neighbours that overlap lie in two splits.
         channels: columns to use; without them, all that are neither label, group nor clock.
         window: rows of a window.
         hop: rows from one window to the next.

@@ -1,7 +1,8 @@
 """Violation of expectation: who is surprised by what cannot happen, and who by any change? (E6, IntPhys in miniature).
 
 A pixel model notices that something vanished because pixels change; pairs here change their pixels alike. A nuisance
-that nobody can foretell costs pixels; and legal changes should alarm nobody.
+that nobody can foretell costs pixels. Legal changes break no law and should alarm nobody who knows the laws; but no
+training clip has them either, so that an alarm may be about what is new as well as about what is impossible.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ ARMS: dict[str, Arm] = {
     "COPY": Arm("Copy last frame (floor)", partial(make_floor, name="copy last frame")),
     "VEL": Arm("Pixel velocity (floor)", partial(make_floor, name="pixel velocity")),
     "R": Arm("20 untrained frame models (floor)", partial(make_floor, name="untrained frames")),
+    "Rg": Arm("20 untrained frame models, pixels (floor)", partial(make_floor, name="untrained frames, pixels")),
     "Rv": Arm("20 untrained clip models (floor)", partial(make_floor, name="untrained clips")),
+    "Rvg": Arm("20 untrained clip models, pixels (floor)", partial(make_floor, name="untrained clips, pixels")),
     "INERT": Arm("Constant velocity, told (floor)", partial(make_floor, name="constant velocity")),
     "PHYS": Arm("Physics, told (ceiling)", partial(make_floor, name="physics")),
 }
@@ -105,6 +108,8 @@ def declare(competing: Sequence[tuple[str, str]]) -> list[Contrast]:
         _better("J1 > G2 | alarm | wallpaper 1", slow, "Sobal et al. 2022, arXiv 2211.10831"),
         _better("J1 > R | surprise_accuracy | clean", beyond, GARRIDO, than_metric="untrained_95"),
         _better("J4 > Rv | surprise_accuracy | clean", beyond, GARRIDO, than_metric="untrained_95"),
+        _better("G2 > Rg | surprise_accuracy | clean", beyond, "every honest table", than_metric="untrained_95"),
+        _better("G1 > Rvg | surprise_accuracy | clean", beyond, "every honest table", than_metric="untrained_95"),
         _better("J1 > COPY | surprise_accuracy | clean", hope, "every honest table"),
         _better("G2 > COPY | surprise_accuracy | clean", hope, "every honest table"),
     ]
@@ -166,7 +171,7 @@ def plan(
 ) -> Plan:
     """Who is surprised by the impossible: models that expect embeddings, or models that expect pixels?
 
-    Matched pairs of possible and impossible clips of five concepts, and legal changes that should alarm nobody.
+    Matched pairs of possible and impossible clips of five concepts, and legal changes, which no model saw in training.
 
     Args:
         preset: "demo" takes clean clips and a television; "full" also its strengths and a wallpaper.
@@ -214,6 +219,9 @@ def plan(
         notes=[
             "Pairs share everything before the violation and change their pixels alike, so that copying the last frame "
             "tells none of them apart. 0.5 is chance.",
+            "False alarms are about legal changes (of the background, a shape's colour, the light). They break no law, "
+            "but no training clip has them: an alarm there is about what is new, and nothing here tells that from a "
+            "wrong law. Read them beside the same number of other arms, not against an ideal.",
             *say_where(found),
         ],
         settings={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import mean, quantiles, stdev
@@ -31,17 +31,31 @@ from jepalab.recipes.surprise_arms import (
     OccludedWorld,
     expect_embedding_vicreg,
     expect_hidden_embedding,
+    expect_hidden_pixels,
+    expect_pixels,
 )
 from jepalab.run import Run
 from jepalab.types import Batch, Objective, Space
 
 FloorName = Literal[
-    "copy last frame", "pixel velocity", "constant velocity", "physics", "untrained frames", "untrained clips"
+    "copy last frame",
+    "pixel velocity",
+    "constant velocity",
+    "physics",
+    "untrained frames",
+    "untrained frames, pixels",
+    "untrained clips",
+    "untrained clips, pixels",
 ]
 NUM_UNTRAINED, FIRST_SEED = 20, 20_000  # seeds that no run has
-UNTRAINED = {"untrained frames": expect_embedding_vicreg, "untrained clips": expect_hidden_embedding}
+UNTRAINED: dict[str, Callable[[ExpectationBench], Run]] = {
+    "untrained frames": expect_embedding_vicreg,
+    "untrained frames, pixels": expect_pixels,
+    "untrained clips": expect_hidden_embedding,
+    "untrained clips, pixels": expect_hidden_pixels,
+}
 # Twenty of the clip models would take an hour on all pairs; fewer pairs widen their spread, and what is to be beaten.
-UNTRAINED_SHARE = {"untrained frames": 1.0, "untrained clips": 0.25}
+UNTRAINED_SHARE = {name: 0.25 if name.startswith("untrained clips") else 1.0 for name in UNTRAINED}
 
 
 class Floor(Objective):
