@@ -16,6 +16,8 @@ from jepalab.recipes.stored_world import Stored
 from jepalab.recipes.world_bench import WorldBench, WorldNetwork, WorldTraining
 from jepalab.recipes.world_judging import Planning
 from jepalab.recipes.world_lab import ARMS, WorldLab
+from jepalab.recipes.world_planning import TOWARDS_RECORDED
+from jepalab.recipes.worlds import JUDGING
 from jepalab.run import Run
 
 SEARCHED = {
@@ -77,3 +79,18 @@ def test_the_search_is_on_the_same_episodes(recorded: Path) -> None:
     made = search.make(0, arm="J1", world=search.worlds["pusht"], settings={"lr": 2e-3, "slowness": 3.0}, steps=1)
     assert made.lr == 2e-3
     assert made.objective.weights["slowness"] == 3.0
+
+
+def test_a_run_of_its_own_is_planned_as_is_usual_in_its_world(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = small(0, arm="J1", data=recorded)
+    asked: list[str] = []
+
+    def usual(name: str) -> Planning:
+        asked.append(name)
+        return TOWARDS_RECORDED
+
+    monkeypatch.setattr("jepalab.recipes.world_judging.usual_planning", usual)
+    planning = JUDGING.subjects(run.objective, run.stream)["model"].planning
+    assert asked == ["point-maze"]
+    assert (planning.horizon, planning.num_executed, planning.num_steps) == (5, 1, 50)
+    assert (planning.cross_room, planning.same_room) == (40, 20)

@@ -31,7 +31,7 @@ from jepalab.instruments.imagining import (
 from jepalab.instruments.planning import Trial, diagnose_searches, outcomes, success
 from jepalab.recipes.world_bench import Walks, WorldBench
 from jepalab.recipes.world_grounds import Ground, TooFewStatesError, ground_of
-from jepalab.recipes.world_planning import FloorName, Planning, UnreadableError
+from jepalab.recipes.world_planning import FloorName, Planning, UnreadableError, usual_planning
 from jepalab.run import Run
 from jepalab.types import Batch, Objective, Space, WorldModel
 
@@ -60,6 +60,9 @@ def make_floor(shared: WorldBench, *, name: FloorName) -> Run:
     return replace(shared.run(Floor(name)), steps=0)
 
 
+SMALL = Planning(cross_room=40, same_room=20, num_steps=100)
+
+
 @dataclass(frozen=True)
 class ActingSubject:
     """What is judged: an objective, where it acts, how, and what it makes of held-out clips if it is a world model.
@@ -76,11 +79,18 @@ class ActingSubject:
 
 
 def acting_subjects(
-    objective: Objective, stream: TrajectoryStream, *, planning: Planning, share: float = 1.0
+    objective: Objective, stream: TrajectoryStream, *, planning: Planning | None = None, share: float = 1.0
 ) -> dict[str, ActingSubject]:
-    """The one thing that is judged of a world model, or of a floor. It is moved to the CPU and put in evaluation."""
+    """The one thing that is judged of a world model, or of a floor. It is moved to the CPU and put in evaluation.
+
+    planning  None takes a small test, planned as is usual where the model learned.
+    """
     objective.eval().cpu()
-    ground, model = _ground_or_none(stream, planning), _world_model(objective)
+    ground, model = _ground_or_none(stream, planning or SMALL), _world_model(objective)
+    if planning is None:
+        usual = SMALL if ground is None else usual_planning(ground.name)
+        few = {"cross_room": SMALL.cross_room, "same_room": SMALL.same_room}
+        planning = replace(usual, num_steps=min(usual.num_steps, SMALL.num_steps), **few)
     world = None if model is None or ground is None else world_subject(model, ground.env, stream, share=share)
     return {"model": ActingSubject(objective, ground, planning.of_seed(stream.seed), world, share)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from jepalab.backbones.teachers import EMATeacher, FrozenStudent, OwnTeacher
 from jepalab.compare.cells import Judging
@@ -19,7 +18,7 @@ from jepalab.objectives.jepa_world import JEPAWorld
 from jepalab.objectives.pixel_world import PixelWorld
 from jepalab.recipes.stored_encoder import StoredEncoder, fit_frames
 from jepalab.recipes.world_bench import WorldBench
-from jepalab.recipes.world_judging import Planning, acting, acting_subjects, understanding
+from jepalab.recipes.world_judging import acting, acting_subjects, understanding
 from jepalab.recipes.world_rewards import with_rewards
 from jepalab.run import Run
 from jepalab.types import Encoder
@@ -27,7 +26,7 @@ from jepalab.types import Encoder
 NUM_FITTED = 512  # frames whose principal components a frozen encoder is projected onto
 JUDGING = Judging(
     instruments=(understanding, acting),
-    subjects=partial(acting_subjects, planning=Planning(cross_room=40, same_room=20, num_steps=100)),
+    subjects=acting_subjects,
     chief=(
         *("position_r2", "geodesic_rank", "cross_ever_wide", "cross_end_wide", "same_ever_wide"),
         *("all_ever_wide", "all_end_wide", "block_ever_wide", "agent_ever_wide"),
