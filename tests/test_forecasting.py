@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ from jepalab.objectives.denoise_hidden import DenoiseHidden
 from jepalab.objectives.mae import MAE
 from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.objectives.next_token import NextToken
-from jepalab.types import MaskSampler, Objective
+from jepalab.run import Run
+from jepalab.types import Batch, MaskSampler, Objective
 
 GRID, PATCH = (4, 2, 2), (2, 4, 4)  # 8 frames of 8 x 8
 PAST = PastFuture(GRID, num_context=8)
@@ -135,3 +137,30 @@ def test_who_was_not_trained_to_forecast_does_not() -> None:
     assert forecaster(mae(norm_pixels), clips) is None
     assert forecaster(mae(masks=tubes), clips) is None
     assert forecaster(jepa(DrawnPast(GRID)).eval(), clips) is not None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The same four clips at every step."""
+
+    clips_per_batch: int = 4
+    frames_per_batch: int = 32
+
+    def batch(self, step: int) -> Batch:
+        return Batch(x=clips("train", 4))
+
+    def held_out(self, split: str, num_clips: int) -> Batch:
+        return Batch(x=clips(split, num_clips))
+
+
+def test_flops_of_a_step_are_those_of_the_masks_on_average() -> None:
+    """A past of three times costs far more to encode than one of one time; no single draw may speak for all."""
+    alone = [Run(mae(masks=PastFuture(GRID, num_context=4 * times)), Shown(), steps=1) for times in (1, 2, 3)]
+    costs = [run.count_flops() for run in alone]
+    assert costs[2] > 1.5 * costs[0]
+    run = Run(mae(masks=DrawnPast(GRID)), Shown(), steps=1)
+    told = {replace(run, objective=mae(masks=DrawnPast(GRID))).count_flops() for _ in range(2)}
+    assert len(told) == 1
+    (drawn,) = told
+    assert drawn not in costs
+    assert costs[0] < drawn < costs[2]
