@@ -82,7 +82,12 @@ class MujocoMaze(MujocoSimulator):
             from gymnasium_robotics.envs.maze import maps, point_maze  # pyrefly: ignore[missing-import]
         except ImportError as error:
             raise ValueError(f"PointMaze needs gymnasium-robotics, which is optional: {EXTRA}.") from error
-        known = {"UMaze": maps.U_MAZE, "Open": maps.OPEN, "Medium": maps.MEDIUM_MAZE, "Large": maps.LARGE_MAZE}
+        known: dict[str, Any] = {
+            "UMaze": maps.U_MAZE,
+            "Open": maps.OPEN,
+            "Medium": maps.MEDIUM_MAZE,
+            "Large": maps.LARGE_MAZE,
+        }
         if maze not in known:
             raise ValueError(f"Wanted a maze out of {', '.join(known)}, got {maze!r}.")
         self._env: Any = point_maze.PointMazeEnv(maze_map=known[maze])
