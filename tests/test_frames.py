@@ -146,8 +146,8 @@ def test_arms_take_their_statistics_within_clips_or_across_them() -> None:
 
 
 def test_the_distractor_says_what_was_chosen_after_a_look() -> None:
-    plan = distractor.plan()
+    plan, full = distractor.plan(), distractor.plan(preset="full")
     assert (next(iter(plan.metrics)), plan.goals) == ("state_r2", (0.5, 0.75))
-    told = ("did not in position R² alone", "chosen on seed 0", "J3 stands by its student", "J5 is told no actions")
-    for words in told:
+    for words in ("did not in position R² alone", "chosen on seed 0", "J3 stands by its student"):
         assert any(words in note for note in plan.notes), words
+    assert [any("J5 is told no actions" in note for note in each.notes) for each in (plan, full)] == [False, True]

@@ -14,7 +14,7 @@ import pytest
 
 from jepalab.compare.caveats import search_edges
 from jepalab.compare.tables import tuning_table
-from jepalab.compare.tune import SHARED, Choice, Knob, draw_trials, edges, expected_best, summarise
+from jepalab.compare.tune import SHARED, Choice, Knob, draw_trials, edges, expected_best, finalists, summarise
 from jepalab.recipes import distractor, tuning
 from jepalab.recipes import settings as tuned_settings
 from jepalab.recipes.distractor import ARMS, DEMO_ARMS, plan
@@ -96,6 +96,26 @@ def test_summary_keeps_the_best_settings_and_how_hard_they_were_to_find() -> Non
         summarise(trials[:2], [None, None], floor=0.3)
 
 
+def test_finalists_are_the_best_that_ended() -> None:
+    assert finalists([0.2, None, 0.6, 0.4], 2) == [2, 3]
+    assert finalists([0.2, None, 0.6, 0.4], 9) == [2, 3, 0]
+    assert finalists([None, 0.3, None], 3) == [], "there is nobody to choose from"
+    assert finalists([0.2, 0.6], 0) == []
+
+
+def test_the_best_on_average_over_seeds_is_chosen_not_the_luckiest() -> None:
+    trials: list[dict[str, float | int]] = [{"width": 8}, {"width": 4}, {"width": 16}]
+    found = summarise(trials, [0.46, 0.49, 0.2], floor=0.0, repeats={1: [0.29, 0.3], 0: [0.5, 0.48]})
+    assert found["settings"] == {"width": 8}
+    assert found["score"] == pytest.approx(0.48)
+    assert found["finalists"] == {"1": [0.49, 0.29, 0.3], "0": [0.46, 0.5, 0.48]}
+    assert found["expected_best_of_n"] == expected_best([0.46, 0.49, 0.2])
+    once = summarise(trials, [0.46, 0.49, 0.2], floor=0.0, repeats={1: [0.29, 0.3], 0: [None, 0.9]})
+    assert once["settings"] == {"width": 4}, "one that failed on a seed is no choice"
+    nobody = summarise(trials, [0.46, 0.49, 0.2], floor=0.0, repeats={1: [None, 0.3], 0: [None, 0.9]})
+    assert (nobody["settings"], nobody["score"]) == ({"width": 4}, 0.49)
+
+
 @pytest.mark.parametrize("arm", KNOBS)
 def test_share_is_the_inverse_of_at(arm: str) -> None:
     for knob in (*SHARED, KNOBS[arm], Knob("depth", 2, 6, scale="whole")):
@@ -167,6 +187,11 @@ def test_searches_of_other_lengths_are_not_called_the_same() -> None:
         J1=entry(steps=200), G2=entry()
     )
     assert "same number of trials" in note(J1=entry(steps=200), G2=entry(steps=200))
+    again = {"finalists": {"3": [0.5, 0.4, 0.6], "1": [0.4, 0.4, 0.4]}}
+    assert "on average over 3 seeds was chosen" in note(J1=entry() | again, G2=entry() | again)
+    assert "12 trials, finalists on 3 seeds: J1 (fixed). 12 trials, on one seed: G2 (fixed)." in note(
+        J1=entry() | again, G2=entry()
+    )
     assert say_trials([entry(), entry(6), {"settings": {}}]) == "6 to 12"
     assert (say_trials([entry(6)]), say_trials([])) == ("6", "some")
 
@@ -178,11 +203,15 @@ def test_search_survives_a_trial_that_fails_and_keeps_what_it_did_not_tune(
 
     def results(jobs: list[Any], **_: Any) -> Iterator[dict[str, Any]]:
         for cell, seed in jobs:
-            assert seed == TUNING_SEED
             number = int(cell.condition.split()[-1])
-            metrics = {"validation_state_r2": 0.5 if cell.arm == "R" else 0.2 * number}
+            asked.append((cell.arm, number, seed - TUNING_SEED))
+            lucky = 0.5 * (number == 3 and cell.arm == "G2" and seed > TUNING_SEED)
+            metrics = {"validation_state_r2": 0.5 if cell.arm == "R" else 0.2 * number - lucky}
             dead = number == 1 or cell.arm == "A1"
-            yield {"condition": cell.condition, "arm": cell.arm, "metrics": {} if dead else metrics, "error": "lost"}
+            facts = {"condition": cell.condition, "arm": cell.arm, "seed": seed}
+            yield facts | {"metrics": {} if dead else metrics, "error": "lost"}
+
+    asked: list[tuple[str, int, int]] = []
 
     monkeypatch.setattr(tuning, "run_grid", results)
     shipped = tmp_path / "shipped"
@@ -192,7 +221,12 @@ def test_search_survives_a_trial_that_fails_and_keeps_what_it_did_not_tune(
     target = tmp_path / "runs/tune-distractor/distractor.tuned.json"
     (shipped / "distractor.tuned.json").write_text(json.dumps({"conditions": {"none": {"J1": "kept"}}}))
     with pytest.raises(ValueError, match=r"these got no settings: A1, fixed: lost\. Others did, in "):
-        tune(distractor.tunable(), Search(arms=("J1", "A1", "G2"), conditions=("fixed",), num_trials=4))
+        tune(
+            distractor.tunable(), Search(arms=("J1", "A1", "G2"), conditions=("fixed",), num_trials=4, num_finalists=2)
+        )
+    assert sorted(job for job in asked if job[2]) == sorted(
+        (arm, number, repeat) for arm in ("J1", "G2") for number in (2, 3) for repeat in (1, 2)
+    )
     found = json.loads(target.read_text())
     assert found["conditions"]["fixed"].keys() == {"J1", "G2"}
     assert found["conditions"]["none"] == {"J1": "kept"}
@@ -200,7 +234,8 @@ def test_search_survives_a_trial_that_fails_and_keeps_what_it_did_not_tune(
         summary = found["conditions"]["fixed"][arm]
         assert summary["scores"] == pytest.approx([0.0, None, 0.4, 0.6])
         assert summary["expected_best_of_n"] == pytest.approx(expected_best([0.0, 0.4, 0.6]))
-        assert summary["settings"] == draw_trials(KNOBS[arm], 4)[3]
+        assert summary["settings"] == draw_trials(KNOBS[arm], 4)[3 if arm == "J1" else 2], "G2's third had luck"
+        assert summary["finalists"].keys() == {"2", "3"}
         assert summary["share_above_random_encoder"] == 0.25
         assert summary["edges"] == edges(summary["settings"], (*SHARED, KNOBS[arm]), num_trials=4)
         assert "steps" not in summary  # as many as the comparison
@@ -243,10 +278,12 @@ def test_unknown_arm_is_refused_with_the_known_ones() -> None:
 def test_recorded_search_gave_every_arm_its_trials(condition: str, arm: str) -> None:
     summary, knobs = FOUND["conditions"][condition][arm], (*SHARED, KNOBS[arm])
     assert len(summary["scores"]) == FOUND["num_trials"] >= 12
-    assert summary["score"] == max(summary["scores"])
+    means = [np.mean(scores) for scores in summary.get("finalists", {}).values()]
+    assert summary["score"] == pytest.approx(max(means or summary["scores"]))
     assert summary["settings"].keys() == {knob.name for knob in knobs}
     assert all(knob.low <= summary["settings"][knob.name] <= knob.high for knob in knobs)
-    assert summary["settings"] == draw_trials(KNOBS[arm], FOUND["num_trials"])[np.argmax(summary["scores"])]
+    best = int([*summary["finalists"]][np.argmax(means)]) if means else np.argmax(summary["scores"])
+    assert summary["settings"] == draw_trials(KNOBS[arm], FOUND["num_trials"])[best]
     assert summary["expected_best_of_n"] == pytest.approx(expected_best(summary["scores"]))
 
 
@@ -263,8 +300,11 @@ def test_comparison_takes_the_arms_that_were_tuned_on_seeds_that_tuned_none(
     for condition, arms in planned.settings["conditions"].items():
         found = FOUND["conditions"][condition if condition in distractor.tunable().conditions else "fixed"]
         beside = {"edges", "tuned_on"}
-        bare = {arm: {k: v for k, v in each.items() if k not in beside} for arm, each in arms.items()}
-        assert bare == {arm: found[arm] for arm in planned.arms if arm in found}
+        told, wanted = (
+            {arm: {k: v for k, v in each.items() if k not in beside} for arm, each in either.items()}
+            for either in (arms, found)
+        )
+        assert told == {arm: wanted[arm] for arm in planned.arms if arm in wanted}
         borrowed = {each.get("tuned_on", condition) for each in arms.values()}
         assert borrowed == {"fixed" if condition.startswith("rho") else condition}
         floors = planned.arms.keys() - KNOBS.keys()

@@ -129,7 +129,7 @@ def tuning_table(settings: Mapping[str, Any]) -> Table | None:
     is_borrowed, has_edges = (any(key in each and each[key] for _, _, each in found) for key in ("tuned_on", "edges"))
     note = (
         f"{_searched_alike(found)} Arms share the draws of the shared settings and have one private one each. Scores "
-        "are on the validation split of a seed that the comparison does not use."
+        "are on the validation split of seeds that the comparison does not use."
         + (" Settings tuned on another condition are borrowed: no search ran under this one." if is_borrowed else "")
         + (" Where a setting is at an end, the best one may lie outside what was searched." if has_edges else "")
         + f" {settings.get('tuning', {}).get('note', '')}"
@@ -139,19 +139,25 @@ def tuning_table(settings: Mapping[str, Any]) -> Table | None:
 
 def _searched_alike(found: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
     """That every search had as many trials and steps as the others, or how many each had."""
-    alike: dict[tuple[int, int | None], dict[str, list[str]]] = {}
+    alike: dict[tuple[int, int | None, int], dict[str, list[str]]] = {}
     for condition, arm, each in found:
         if "tuned_on" not in each:
-            arms = alike.setdefault((len(each["scores"]), each.get("steps")), {})
+            again = each.get("finalists", {})
+            on = 1 + max((len(scores) - 1 for scores in again.values()), default=0)
+            arms = alike.setdefault((len(each["scores"]), each.get("steps"), on), {})
             arms.setdefault(condition, []).append(arm)
+    several = "; the best on average over {} seeds was chosen among the finalists"
     if len(alike) < 2:
-        return "Every arm was tuned by the same search, with the same number of trials."
-    tells_steps = len({steps for _, steps in alike}) > 1
+        on = next(iter(alike), (0, None, 1))[2]
+        told = several.format(on) if on > 1 else ""
+        return f"Every arm was tuned by the same search, with the same number of trials{told}."
+    tells_steps, tells_seeds = (len({each[place] for each in alike}) > 1 for place in (1, 2))
     parts = []
-    for (num_trials, steps), arms in alike.items():
+    for (num_trials, steps, on), arms in alike.items():
         length = f" of {steps:,} steps" if steps else ", steps not recorded"
+        seeds = f", finalists on {on} seeds" if on > 1 else ", on one seed"
         who = "; ".join(f"{', '.join(names)} ({condition})" for condition, names in arms.items())
-        parts.append(f"{num_trials} trials{length if tells_steps else ''}: {who}")
+        parts.append(f"{num_trials} trials{length if tells_steps else ''}{seeds if tells_seeds else ''}: {who}")
     return f"Arms were not searched alike. {'. '.join(parts)}."
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Any, Literal
 
 import numpy as np
@@ -142,27 +143,41 @@ def edges(
     return found
 
 
+def finalists(scores: Sequence[float | None], num: int) -> list[int]:
+    """The best `num` trials, the best one first; none where there is nobody to choose from."""
+    ended = {number: score for number, score in enumerate(scores) if score is not None}
+    ranked = sorted(ended, key=ended.__getitem__, reverse=True)[:num]
+    return ranked if len(ranked) > 1 else []
+
+
 def summarise(
     trials: Sequence[dict[str, Setting]],
     scores: Sequence[float | None],
     *,
     floor: float,
     knobs: Sequence[Knob | Choice] = (),
+    repeats: Mapping[int, Sequence[float | None]] | None = None,
 ) -> dict[str, Any]:
     """The best trial's settings, and what the search was like: every score, best-of-n curve, share above the floor.
 
-    scores  of each trial; None for one that failed, which is no candidate and in no average, but above no floor.
-    knobs   the trials were drawn from; those whose best setting lies at an end of what was searched are told.
+    scores   of each trial; None for one that failed, which is no candidate and in no average, but above no floor.
+    knobs    the trials were drawn from; those whose best setting lies at an end of what was searched are told.
+    repeats  of the finalists, by trial: scores on further seeds. The best of several trials on one seed is partly the
+             luckiest, so the best mean over all seeds is chosen among those that never failed.
     Raises ValueError where every trial failed.
     """
     ended = {number: score for number, score in enumerate(scores) if score is not None}
     if not ended:
         raise ValueError(f"All {len(scores)} trials failed, so there are no settings to choose.")
-    best = max(ended, key=ended.__getitem__)
+    every = {number: [ended[number], *more] for number, more in (repeats or {}).items()}
+    whole = {number: [score for score in each if score is not None] for number, each in every.items()}
+    means = {number: mean(found) for number, found in whole.items() if len(found) == len(every[number])} or ended
+    best = max(means, key=means.__getitem__)
     return {
         "settings": trials[best],
-        "score": ended[best],
+        "score": means[best],
         "scores": list(scores),
+        **({"finalists": {str(number): each for number, each in every.items()}} if every else {}),
         "expected_best_of_n": expected_best([*ended.values()]),
         "share_above_random_encoder": sum(score > floor for score in ended.values()) / len(scores),
         "edges": edges(trials[best], knobs, num_trials=len(trials)),
