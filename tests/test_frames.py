@@ -114,7 +114,7 @@ def test_what_starts_from_one_frame_is_left_out(subject: Subject) -> None:
 def test_contrasts_of_the_distractor_are_of_arms_that_compete() -> None:
     plan = distractor.plan(preset="full")
     competing = {(cell.arm, cell.condition) for cell in plan.cells}
-    assert not {"J5", "J1d"} & {arm for arm, _ in competing}, "untuned"
+    assert {"J5", "J1d"} <= {arm for arm, _ in competing}
     for contrast in (*plan.contrasts, *plan.exploratory):
         arms = getattr(contrast, "arms", None) or (contrast.better, contrast.than)  # type: ignore[attr-defined]
         where = getattr(contrast, "conditions", None) or (contrast.condition,)  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ from jepalab.backbones.vit import ViT
 from jepalab.data.augmentation import Crop
 from jepalab.data.images import Images
 from jepalab.data.sample_stream import SampleStream
+from jepalab.dist import autocast
 from jepalab.instruments.attentive import AttentiveProbe, attentive, train_probes
 from jepalab.instruments.finetuning import LAYER_DECAY, accuracy, finetune, finetuning, rate_shares
 from jepalab.instruments.finetuning_shots import finetuning_shots
@@ -113,10 +114,11 @@ def test_subject_holds_pooled_levels_of_labelled_images_of_each_split() -> None:
         seen += part.index.tolist()
     assert len(seen) == len(set(seen))
     x = torch.from_numpy(IMAGES.pixels[subject.test.index.numpy()]).permute(0, 3, 1, 2)[:, None].float() / 255
-    # Read in bfloat16 products, float32 sums: three digits, which no classifier here can tell from seven.
+    # Read in bfloat16 products where these are fast, float32 sums: three digits, which no classifier here can tell from
+    # seven.
     expected = [level.mean(dim=1) for level in subject.encoder.levels(x)]  # pyrefly: ignore[not-callable]
     torch.testing.assert_close(subject.test.levels, torch.stack(expected, dim=1), atol=1e-2, rtol=1e-2)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu")):
         expected = [level.float().mean(dim=1) for level in subject.encoder.levels(x)]  # pyrefly: ignore[not-callable]
     torch.testing.assert_close(subject.test.levels, torch.stack(expected, dim=1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(subject.test.z, expected[-1], atol=1e-5, rtol=1e-5)

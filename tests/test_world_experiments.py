@@ -32,9 +32,9 @@ from jepalab.recipes.world_bench import Rooms, WorldNetwork
 from jepalab.recipes.world_films import draw_world
 from jepalab.recipes.world_grounds import rooms_ground
 from jepalab.recipes.world_judging import ActingSubject, acting, acting_subjects, keep_outcomes, make_floor
-from jepalab.recipes.world_lab import WorldLab, make_equal_compute_run
+from jepalab.recipes.world_lab import Memory, WorldLab, make_equal_compute_run
 from jepalab.recipes.world_notes import describe_test
-from jepalab.recipes.world_planning import FloorName, Unrolled, frames_read
+from jepalab.recipes.world_planning import FloorName, frames_read
 from jepalab.recipes.world_tests import changes, steps_taken, unseen, with_a_tenth
 from jepalab.run import Run
 from jepalab.types import Batch, Objective, Space, WorldModel
@@ -270,7 +270,7 @@ def test_a_light_may_be_held() -> None:
 
 
 def test_narrow_embeddings_are_a_condition() -> None:
-    run = exogenous.LAB._maker("flip 0.5, narrow", "J1", {})(0)
+    run = exogenous.LAB._maker("flip 0.5, narrow", "J1", {}, Memory("residual", 1))(0)
     assert run.objective.encoder.dim == exogenous.NARROW.dim < WorldNetwork().dim
 
 
@@ -397,8 +397,8 @@ def test_all_arms_of_a_comparison_have_the_dynamics_that_are_asked_for(monkeypat
     for plan, kind, frames in ((usual, ResidualDynamics, None), (causal, CausalPredictor, 2)):
         for cell in plan.cells:
             objective = cell.make(0).objective
-            if isinstance(objective, Unrolled):
-                assert isinstance(objective.predictor, kind)
+            if hasattr(objective, "unroll"):
+                assert isinstance(objective.get_submodule("predictor"), kind)
                 assert isinstance(objective, WorldModel)
                 assert frames_read(objective) == frames
     assert "network" not in usual.cells[0].make.keywords  # cells recorded without this choice stay what they are
