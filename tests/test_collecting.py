@@ -728,10 +728,11 @@ def test_pusht_from_episodes_to_planning(pushes: Path, tmp_path: Path, capsys: p
     words = ["--data", str(pushes), "--frameskip", "5", "--proprio", "--steps", "2", *SMALL, "--out", run]
     assert main(["train", "vicreg-world", *words]) == 0
     assert {"block_ever_wide", "agent_ever_wide"} <= {*capsys.readouterr().out.split()}
-    quick = [*QUICK, "--num-steps", "12", "--episodes", "4", "--json"]
+    quick = [*QUICK, "--num-steps", "12", "--episodes", "2", "--json"]
     assert main(["plan", run, "--env", "pusht", *quick]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {*found["scores"]} == {"run", "random actions (floor)"}  # nobody waits for a ceiling here
+    # Nobody plans in the simulator itself, which would take days.
+    assert {*found["scores"]} == {"run", "random actions (floor)", "the recorded actions again (ceiling)"}
     # One block is taken of each plan, as in the comparison.
     assert found["scores"]["run"]["imagined_per_action"] == pytest.approx(10 * 2 * 3 / 12)
     assert main(["plan", run, "--ahead", "0", *quick, "--no-floors"]) == 0
