@@ -31,7 +31,7 @@ class Search:
         num_trials: of each arm under each condition.
         num_finalists: best trials of each arm that are trained again on other seeds, and of which the best on average
             over all of them is chosen; 0 believes a single seed.
-        num_repeats: such seeds.
+        num_repeats: further seeds on which each finalist is trained.
         num_workers: trials at a time; 0 takes one for each core, or one where there is a GPU.
         steps: of each trial; 0 takes as many as the shipped settings had.
         ship: also write the settings and trials beside the recipe, for everybody; for maintainers, in a checkout.
