@@ -431,3 +431,14 @@ def test_fashion_mnist_is_named_in_place_of_a_folder(
     Path("fashion-mnist/dark").mkdir(parents=True)  # a folder of that name is the user's own
     with pytest.raises(ValueError, match="fashion-mnist holds no picture"):
         open_images(Path("fashion-mnist"), size=16)
+
+
+def test_same_name_elsewhere_is_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook that changes its working directory: what was opened before is not taken for it."""
+    opened = []
+    for place, num in (("here", 64), ("there", 48)):
+        draw_pictures(tmp_path / place / "photos", num)
+        monkeypatch.chdir(tmp_path / place)
+        opened.append(Pictures(Path("photos"), size=16).open())
+    assert [len(images.pixels) for images in opened] == [64, 48]
+    assert Pictures(Path("photos"), size=16).open() is opened[1]

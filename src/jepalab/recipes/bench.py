@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ from jepalab.data.moving import MovingObject
 from jepalab.data.nuisance import Coherence, Nuisance
 from jepalab.data.sprites import Sprites, digits, dot
 from jepalab.dist import Precision, seeded
+from jepalab.recipes.remembered import once_here
 from jepalab.run import Run, count_parameters
 from jepalab.types import Objective
 
@@ -67,13 +67,13 @@ class World:
         return MovingObject(sprites=_sprites(self.thing), nuisance=nuisance, seed=seed)
 
 
-@cache
+@once_here
 def _sprites(thing: str) -> Sprites:
     known = {"digits": digits, "dot": dot}
     return known[thing]() if thing in known else folder_sprites(Path(thing))
 
 
-@cache
+@once_here
 def _backgrounds(folder: Path) -> Float[Tensor, "m h w"]:
     return background_images(folder, size=SIZE)
 

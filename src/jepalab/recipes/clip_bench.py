@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,6 +30,7 @@ from jepalab.progress import count_items
 from jepalab.recipes.idle_flags import refuse_idle_flags
 from jepalab.recipes.image_bench import subjects_where_labelled
 from jepalab.recipes.patch_bench import Network, PatchBench, Schedule
+from jepalab.recipes.remembered import once_here
 from jepalab.types import MaskSampler
 
 CLIP_NETWORK = Network(patch=4, width=128, depth=4, num_heads=4, head_width=64, head_depth=2)
@@ -108,7 +108,7 @@ DRAWN = ("objects", "backgrounds", "strength", "persistence", "coherence", "shar
 CUT = ("labels", "label_column", "group_column", "fps", "clips_per_video")
 
 
-@cache
+@once_here
 def _open(footage: Footage) -> Clips:
     if footage.game:
         return _play(footage)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,6 +26,7 @@ from jepalab.masks.random import RandomMask
 from jepalab.masks.reference import ReferenceBlocks
 from jepalab.progress import count_items
 from jepalab.recipes.patch_bench import PatchBench
+from jepalab.recipes.remembered import once_here
 from jepalab.types import MaskSampler, Objective
 
 Backbone = Literal["vit", "resnet"]
@@ -88,7 +88,7 @@ class Pictures:
         return replace(self, digest=self.open().digest)
 
 
-@cache
+@once_here
 def _open(pictures: Pictures) -> Images:
     with count_items(f"decoding {pictures.data}") as progress:
         return open_images(

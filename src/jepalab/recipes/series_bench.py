@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +23,7 @@ from jepalab.masks.random import RandomMask
 from jepalab.recipes.idle_flags import refuse_idle_flags
 from jepalab.recipes.image_bench import subjects_where_labelled
 from jepalab.recipes.patch_bench import Network, PatchBench
+from jepalab.recipes.remembered import once_here
 from jepalab.types import MaskSampler
 
 SERIES_NETWORK = Network(patch=8, width=128, depth=4, num_heads=4, head_width=64, head_depth=2)
@@ -82,7 +82,7 @@ class Recordings:
         return MAGNITUDES if self.data is None else ()
 
 
-@cache
+@once_here
 def _open(recordings: Recordings) -> Series:
     if recordings.data is None:
         given = ("labels", "groups", "channels", "label_column", "group_column", "rate")

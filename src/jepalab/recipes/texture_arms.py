@@ -7,7 +7,6 @@ decoder and head have the same width and depth, so no arm has a larger one than 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +35,7 @@ from jepalab.objectives.masked_jepa import MaskedJEPA
 from jepalab.objectives.next_patch import NextPatch
 from jepalab.objectives.supervised import Supervised
 from jepalab.objectives.untrained import Untrained
+from jepalab.recipes.remembered import once_here
 from jepalab.run import Run, count_parameters
 from jepalab.types import Objective
 
@@ -75,7 +75,7 @@ class TexturedWorld:
         )
 
 
-@cache
+@once_here
 def _backgrounds(folder: Path) -> Float[Tensor, "m h w"]:
     return background_images(folder, size=SIZE)
 
