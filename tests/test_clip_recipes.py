@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -347,6 +349,16 @@ def test_a_run_on_clips_is_trained_probed_and_embedded(
     assert set(found["scores"]) == {"teacher", "random init", "pixel PCA"}
     assert main(["embed", "run", "--data", str(footage.data), "--stride", "1", *cache, "--out", "z.npy"]) == 0
     assert np.load("z.npy").shape == (90, 32)
+    few = tmp_path / "few"
+    for label in range(2):
+        for each in (0, 1):
+            shutil.copytree(footage.data / f"class {label}/{each}", few / f"class {label}/{each}")
+    assert main(["train", "vjepa", "--data", str(few), "--out", "on-few", *small, *cache]) == 1
+    assert "class 'class 0'" in capsys.readouterr().err
+    assert main(["embed", "run", "--data", str(few), "--stride", "1", *cache, "--out", "few.csv"]) == 0
+    with Path("few.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["label"], row["split"]) for row in rows] == [("class 0", "")] * 2 + [("class 1", "")] * 2
 
 
 @pytest.mark.parametrize("positions", ["rope", "rope-tiled"])

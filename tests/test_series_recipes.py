@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from functools import partial
@@ -179,6 +180,15 @@ def test_a_run_on_series_is_trained_probed_and_embedded(
     assert set(found["scores"]) == {"teacher", "random init"}
     assert main(["embed", "run", *place, "--out", "z.npy"]) == 0
     assert np.load("z.npy").shape == (144, 32)
+    lines = recordings.data.read_text().splitlines()
+    Path("one.csv").write_text("\n".join([lines[0], *lines[1:257]]))  # one window after another, of one person
+    few = ["--data", "one.csv", "--cache", str(recordings.cache)]
+    assert main(["train", "series-jepa", *few, "--out", "on-few", *small]) == 1
+    assert "class 'slow'" in capsys.readouterr().err
+    assert main(["embed", "run", *few, "--out", "few.csv"]) == 0
+    with Path("few.csv").open(newline="") as written:
+        rows = list(csv.DictReader(written))
+    assert [(row["label"], row["split"]) for row in rows] == [("slow", "")] * 8
 
 
 def test_pictures_of_series_say_what_the_model_says(bench: SeriesBench) -> None:

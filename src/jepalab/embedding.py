@@ -32,7 +32,7 @@ class EmbedCommand:
         data: what the encoder reads: pictures (folder, Hugging Face parquet, webdataset tars, IDX files), a folder of
             videos, or series (CSV, parquet, .npy).
         out: file to write: .parquet or .csv with file, label, split and embedding; .npy with a .csv beside it. The
-            split of pictures is that of training on them, and empty where they are too few for one.
+            split is that of training on them, and empty where they are too few for one.
         encoder: which encoder of the run, student or teacher; without it, the one that is reported first.
         tokens: write every token of a sample [n t d] in place of their mean [n d]; into .npy only.
         device: auto takes CUDA, otherwise the CPU; mps has not been tested.

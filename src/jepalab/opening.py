@@ -56,7 +56,7 @@ OF_VIDEO = ("stride", "fps", "clips_per_video")
 def open_for(encoder: Encoder, data: Path, opening: Opening, *, needs_splits: bool = True) -> Samples:
     """What lies at `data`, as samples that this encoder takes but for their colour. Shows its progress.
 
-    needs_splits  False takes pictures too that cannot be split, as `open_images` has it.
+    needs_splits  False takes samples too that cannot be split, as `open_images` has it.
 
     ValueError where a flag was given that says nothing of what the encoder reads, beside what opening it raises.
     """
@@ -73,6 +73,7 @@ def open_for(encoder: Encoder, data: Path, opening: Opening, *, needs_splits: bo
             label_column=opening.label_column,
             group_column=opening.group_column,
             cache=opening.cache,
+            needs_splits=needs_splits,
         )
     refuse_idle_flags(opening, OF_SERIES, because="this encoder reads no series")
     with count_items(f"decoding {data}") as progress:
@@ -101,5 +102,6 @@ def open_for(encoder: Encoder, data: Path, opening: Opening, *, needs_splits: bo
             label_column=opening.label_column,
             group_column=opening.group_column,
             cache=opening.cache,
+            needs_splits=needs_splits,
             progress=progress,
         )

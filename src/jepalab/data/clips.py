@@ -79,6 +79,7 @@ def open_clips(
     group_column: str | None = None,
     cache: Path | None = None,
     seed: int = 0,
+    needs_splits: bool = True,
     progress: Progress | None = None,
 ) -> Clips:
     """Opens videos, recognised by what they are, as clips of small squares; decodes them if it never did before.
@@ -96,6 +97,7 @@ def open_clips(
     label_column     of that CSV file, where it is called otherwise than usual; `group_column` likewise.
     cache            where decoded clips are kept; by default $JEPALAB_CACHE or .cache/jepalab in your home.
     seed             of the splits that the source does not make itself.
+    needs_splits     False leaves clips in no split (-1) where a class has too few videos to make one.
     progress         called with the number of videos done and the total.
 
     A video that is damaged, or too short for one clip, is left out, and `skipped` says why. All clips of a video, and
@@ -116,7 +118,8 @@ def open_clips(
     cache = cache or default_cache()
     if isinstance(source, Path) and source.suffix != ".npy":
         columns = {"label_column": label_column, "group_column": group_column}
-        return _open_files(source, sampling, size, labels, columns, cache, seed, progress)
+        rows, codes, names, listed, groups = _open_files(source, sampling, size, labels, columns, cache, progress)
+        return _clips(rows, codes, names, listed, seed, groups=groups, needs_splits=needs_splits)
     if label_column or group_column:
         raise ValueError("Columns of labels and groups belong to tables; an array's labels are an array of numbers.")
     videos, key, title = loaded(source, noun="videos")
@@ -129,7 +132,7 @@ def open_clips(
         rows = decoded_clips(listed, sampling=sampling, size=size, cache=cache, progress=progress)
         origins = [int(video) for video in _videos(rows)]
     codes, names = (rows.codes, []) if numbers is None else coded(numbers[origins].tolist(), None)
-    return _clips(rows, codes, names, listed, seed, groups=None)
+    return _clips(rows, codes, names, listed, seed, groups=None, needs_splits=needs_splits)
 
 
 def _open_files(
@@ -139,9 +142,9 @@ def _open_files(
     labels: Path | np.ndarray | Tensor | None,
     columns: dict[str, str | None],
     cache: Path,
-    seed: int,
     progress: Progress | None,
-) -> Clips:
+) -> tuple[Decoded, Int[np.ndarray, " n"], list[str], Source, list[str | None] | None]:
+    """What was decoded, the class of each, the classes' names, where it comes from, and groups if a table has them."""
     if labels is not None and not isinstance(labels, Path):
         raise ValueError("Labels of files come from a CSV file; arrays of labels belong to arrays of videos.")
     if labels is None and any(columns.values()):
@@ -160,7 +163,7 @@ def _open_files(
         if found.num_unused:
             told = f"{found.num_unused} of {len(table.labels)} rows of {labels}"
             _say(f"{told} name no readable video in {source.title}.")
-    return _clips(rows, codes, names, source, seed, groups=groups)
+    return rows, codes, names, source, groups
 
 
 def _videos(rows: Decoded) -> list[str]:
@@ -177,22 +180,19 @@ def _clips(
     seed: int,
     *,
     groups: list[str | None] | None,
+    needs_splits: bool,
 ) -> Clips:
     digest = hashlib.sha256(rows.sha256.encode() + codes.astype("<i8").tobytes())
-    if groups is None:
-        units, splits = _by_video(rows, codes, names, seed)
-    else:
-        units = units_of(groups, rows.hashes, rows.own).view(np.int64)
-        splits = assign_unit_splits(
-            units.view(np.uint64),
-            codes=codes,
-            names=names,
-            own=rows.own,
-            items=_videos(rows),
-            unit="group",
-            title=source.title,
-            seed=seed,
-        )
+    try:
+        if groups is None:
+            units, splits = _by_video(rows, codes, names, seed)
+        else:
+            units, splits = _by_group(rows, codes, names, seed, groups=groups, title=source.title)
+    except ValueError:
+        if needs_splits:
+            raise
+        units, splits = np.arange(len(codes)), np.full(len(codes), -1, dtype=np.int8)
+    if groups is not None:
         digest.update(splits.tobytes())  # other groups are other splits
     splits, copies = leave_copies_out(splits, rows.hashes)
     called = names_of(rows.listing, len(codes)) if copies else []
@@ -230,6 +230,17 @@ def _by_video(
         return video_of, np.zeros(len(codes), dtype=np.int8)
     drawn = assign_splits(codes[first], rows.own[first], rows.hashes[first], names=names, seed=seed, noun="video")
     return video_of, drawn[video_of]
+
+
+def _by_group(
+    rows: Decoded, codes: Int[np.ndarray, " n"], names: list[str], seed: int, *, groups: list[str | None], title: str
+) -> tuple[Int[np.ndarray, " n"], Int8[np.ndarray, " n"]]:
+    """The group of each clip, and its split, which is that of the group."""
+    units = units_of(groups, rows.hashes, rows.own)
+    splits = assign_unit_splits(
+        units, codes=codes, names=names, own=rows.own, items=_videos(rows), unit="group", title=title, seed=seed
+    )
+    return units.view(np.int64), splits
 
 
 def _say(line: str) -> None:

@@ -102,6 +102,7 @@ def open_series(
     rate: float | None = None,
     seed: int = 0,
     cache: Path | None = None,
+    needs_splits: bool = True,
 ) -> Series:
     """Opens series, recognised by what they are, as windows of `window` rows; cuts files if it never did before.
 
@@ -119,6 +120,7 @@ def open_series(
     rate          rows a second, Hz: is told, changes nothing.
     seed          of the splits that the source does not make itself.
     cache         where windows of files are kept; by default $JEPALAB_CACHE or .cache/jepalab in your home.
+    needs_splits  False leaves windows in no split (-1) where a class has too few groups or recordings to make one.
 
     A window has a class where all its rows agree on it; else it is unlabelled, and good for pretraining only. No two
     splits share a group, where groups are known; else no recording; and where those are too few, parts of recordings
@@ -146,7 +148,7 @@ def open_series(
         )
     else:
         found, title, unread = _of_files(source, cutting, cache)
-    series = replace(series_of(found, title=title, rate=rate, seed=seed), unread=unread)
+    series = replace(series_of(found, title=title, rate=rate, seed=seed, needs_splits=needs_splits), unread=unread)
     if series.group_names:
         # Other groups are other splits.
         content = series.digest.encode() + series.splits.numpy().tobytes()
@@ -156,19 +158,24 @@ def open_series(
     return series
 
 
-def series_of(found: Kept, *, title: str, rate: float | None, seed: int) -> Series:
-    """Windows with the splits that this seed draws. ValueError where they cannot be split."""
+def series_of(found: Kept, *, title: str, rate: float | None, seed: int, needs_splits: bool = True) -> Series:
+    """Windows with the splits that this seed draws. Where none can be drawn, ValueError if they are needed, else -1."""
     windows = found.windows
-    splits = assign_unit_splits(
-        windows.units,
-        codes=windows.codes,
-        names=windows.names,
-        own=windows.own,
-        items=windows.items,
-        unit=windows.unit,
-        title=title,
-        seed=seed,
-    )
+    try:
+        splits = assign_unit_splits(
+            windows.units,
+            codes=windows.codes,
+            names=windows.names,
+            own=windows.own,
+            items=windows.items,
+            unit=windows.unit,
+            title=title,
+            seed=seed,
+        )
+    except ValueError:
+        if needs_splits:
+            raise
+        splits = np.full(len(windows.codes), -1, dtype=np.int8)
     codes = windows.codes.astype(np.int64)
     return Series(
         values=windows.values,
