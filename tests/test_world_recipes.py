@@ -26,6 +26,7 @@ from jepalab.fit import fit
 from jepalab.instruments.bystanders import bystanders
 from jepalab.instruments.imagining import world_subject
 from jepalab.instruments.plan_films import train_microscope
+from jepalab.losses.regularisers import Gaussianity, Slowness, VarianceCovariance
 from jepalab.objectives.pixel_world import PixelWorld
 from jepalab.planning import open_world
 from jepalab.recipes import exogenous, noisy_tv, pusht, two_rooms, worlds
@@ -226,12 +227,17 @@ def test_every_arm_whose_embeddings_learn_and_plan_is_searched_for_its_slowness(
         run = ARMS_OF_LAB[name].make(BENCH, slowness=7.0)
         learned = [run.objective, *([] if run.first is None else [run.first.objective])]
         assert [each.weights["slowness"] for each in learned if "slowness" in each.weights] == [7.0], name
+        # What asks for no variance would be small, or nothing, and be slow.
+        slow = [part for each in learned for part in each.modules() if isinstance(part, Slowness)]
+        asks = any(isinstance(part, VarianceCovariance | Gaussianity) for each in learned for part in each.modules())
+        assert [part.relative for part in slow] == [not asks], name
 
 
 def test_slowness_is_of_the_embeddings_that_plans_compare() -> None:
     objective, batch = worlds.ema_world(BENCH).objective.eval(), BENCH.stream().batch(0)
     assert isinstance(objective, WorldModel)
-    slow = objective.encode(batch.x).diff(dim=1).square().mean()
+    z = objective.encode(batch.x)
+    slow = z.diff(dim=1).square().mean() / z.flatten(0, 1).var(0, correction=0).mean()
     torch.testing.assert_close(objective(batch).terms["slowness"], slow)
 
 

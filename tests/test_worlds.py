@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -363,3 +364,18 @@ def test_slowness_is_nothing_for_what_stays() -> None:
     steps = torch.tensor([[0.0, 1.0, 3.0]]).unsqueeze(-1)
     by_hand = [(b - a) ** 2 for a, b in pairwise([0.0, 1.0, 3.0])]
     assert float(Slowness()(steps)["slowness"]) == pytest.approx(sum(by_hand) / 2)
+    of_variance = sum(by_hand) / 2 / np.var([0.0, 1.0, 3.0])
+    assert float(Slowness(relative=True)(steps)["slowness"]) == pytest.approx(of_variance)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_relative_slowness_is_not_met_by_small_embeddings(size: float) -> None:
+    z = torch.randn(8, 5, 6, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    scale = torch.tensor(size, requires_grad=True)
+    found = Slowness(relative=True)(3 + scale * z)["slowness"]
+    torch.testing.assert_close(found, Slowness(relative=True)(z)["slowness"], rtol=1e-3, atol=1e-6)
+    (slope,) = torch.autograd.grad(found, scale)
+    assert abs(float(slope)) * size < 0.01 * float(found.detach())
+    unrelated = torch.randn(512, 5, 6, generator=torch.Generator().manual_seed(1))
+    assert float(Slowness(relative=True)(unrelated)["slowness"]) == pytest.approx(2, rel=0.03)
+    assert float(Slowness(relative=True)(torch.zeros(2, 3, 4))["slowness"]) == 0

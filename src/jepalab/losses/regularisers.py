@@ -11,8 +11,11 @@ from typing import ClassVar, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jepalab.dist import mean_over_processes
 from jepalab.losses.sigreg import SIGReg
 from jepalab.losses.vicreg import spread
+
+SMALLEST = 1e-12  # variance of embeddings that are taken for different at all
 
 
 @runtime_checkable
@@ -51,9 +54,23 @@ class Slowness(nn.Module):
 
     Beside a floor on the variance it draws together what lies few steps apart, so that distances follow ways that can
     be gone: the slow features of Wiskott and Sejnowski (2002).
+
+    Args:
+        relative: in units of the embeddings' variance over the batch and all times, 2 where frames are unrelated; for
+            losses that ask for no variance. There the absolute one is met by embeddings that are small, and by those
+            that are nothing.
     """
 
     names: ClassVar[tuple[str, ...]] = ("slowness",)
 
+    def __init__(self, *, relative: bool = False) -> None:
+        super().__init__()
+        self.relative = relative
+
     def forward(self, z: Float[Tensor, "b t d"]) -> dict[str, Float[Tensor, ""]]:
-        return {"slowness": z.float().diff(dim=1).square().mean()}
+        z = z.float()
+        change = z.diff(dim=1).square().mean()
+        if self.relative:
+            centred = z - mean_over_processes(z.mean((0, 1)))
+            change = change / mean_over_processes(centred.square().mean()).clamp(min=SMALLEST)
+        return {"slowness": change}

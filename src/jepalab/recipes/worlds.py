@@ -84,7 +84,8 @@ def ema_world(bench: WorldBench, *, momentum: float = 0.99, slowness: float = 1.
         bench: what every arm shares.
         momentum: of the teacher at the first step; it rises to 0.996 and no further, for plans compare what the
             predictor says, in the teacher's space, with goals in the student's.
-        slowness: weight of the squared difference of consecutive embeddings; 0 leaves the term out.
+        slowness: weight of the squared difference of consecutive embeddings over their variance, which nothing else
+            here holds up; 0 leaves the term out.
         inverse: weight of telling the action from two embeddings.
     """
     encoder, felt = bench.encoder(), bench.felt()
@@ -93,7 +94,7 @@ def ema_world(bench: WorldBench, *, momentum: float = 0.99, slowness: float = 1.
         predictor=bench.predictor(felt=felt),
         teacher=EMATeacher(encoder, momentum=momentum, final_momentum=max(momentum, 0.996)),
         unroll=bench.unroll(),
-        regularisers=[Slowness()] if slowness else [],
+        regularisers=[Slowness(relative=True)] if slowness else [],
         inverse=bench.inverse(),
         normalise=layer_normed,
         proprio=felt,
@@ -107,10 +108,11 @@ def inverse_world(bench: WorldBench, *, slowness: float = 1.0, inverse: float = 
 
     Args:
         bench: what every arm shares.
-        slowness: weight of the squared difference of consecutive embeddings; 0 leaves the term out.
+        slowness: weight of the squared difference of consecutive embeddings over their variance, which nothing else
+            here holds up; 0 leaves the term out.
         inverse: weight of telling the action from two embeddings.
     """
-    return _jepa(bench, [Slowness()], {"own": 1.0, "slowness": slowness, "inverse": inverse})
+    return _jepa(bench, [Slowness(relative=True)], {"own": 1.0, "slowness": slowness, "inverse": inverse})
 
 
 def pixel_world(bench: WorldBench, *, slowness: float = 1.0, latent: float = 0.0) -> Run:
@@ -118,7 +120,8 @@ def pixel_world(bench: WorldBench, *, slowness: float = 1.0, latent: float = 0.0
 
     Args:
         bench: what every arm shares.
-        slowness: weight of the squared difference of consecutive embeddings; 0 leaves the term out.
+        slowness: weight of the squared difference of consecutive embeddings over their variance, which nothing else
+            here holds up; 0 leaves the term out.
         latent: weight of the predicted embeddings against the encoder's; 0 leaves the term out.
     """
     weights = {"reconstruct": 1.0, "predict": 1.0, "own": latent, "slowness": slowness}
@@ -128,7 +131,7 @@ def pixel_world(bench: WorldBench, *, slowness: float = 1.0, latent: float = 0.0
         decoder=bench.decoder(),
         scale=bench.scale(),
         unroll=bench.unroll(),
-        regularisers=[Slowness()] if slowness else [],
+        regularisers=[Slowness(relative=True)] if slowness else [],
         weights={name: weight for name, weight in weights.items() if weight},
         seed=bench.seed,
     )
@@ -140,7 +143,8 @@ def pixel_latent_world(bench: WorldBench, *, slowness: float = 1.0, latent: floa
 
     Args:
         bench: what every arm shares.
-        slowness: weight of the squared difference of consecutive embeddings; 0 leaves the term out.
+        slowness: weight of the squared difference of consecutive embeddings over their variance, which nothing else
+            here holds up; 0 leaves the term out.
         latent: weight of the latent term.
     """
     return pixel_world(bench, slowness=slowness, latent=latent)
@@ -151,8 +155,8 @@ def frozen_autoencoder_world(bench: WorldBench, *, slowness: float = 1.0, decode
 
     Args:
         bench: what every arm shares.
-        slowness: weight of the squared difference of consecutive embeddings while the auto-encoder learns; 0 leaves
-            the term out.
+        slowness: weight of the squared difference of consecutive embeddings over their variance while the
+            auto-encoder learns; 0 leaves the term out.
         decoder_share: of the steps that go to the auto-encoder.
     """
 
@@ -166,7 +170,7 @@ def frozen_autoencoder_world(bench: WorldBench, *, slowness: float = 1.0, decode
         bench.encoder(),
         decoder=bench.decoder(),
         scale=bench.scale(),
-        regularisers=[Slowness()] if slowness else [],
+        regularisers=[Slowness(relative=True)] if slowness else [],
         weights={"reconstruct": 1.0} | ({"slowness": slowness} if slowness else {}),
     )
 
