@@ -9,6 +9,7 @@ from torch import Tensor
 from jepalab.planners.cem import CEM
 from jepalab.planners.costs import (
     Discounted,
+    Late,
     OverTime,
     at_the_end,
     constraint,
@@ -100,3 +101,16 @@ def test_parts_that_cannot_be_are_an_error() -> None:
         constraint(lambda action: action.sum((2, 3)), weight=0.0)
     with pytest.raises(ValueError, match=r"costs \[e s\] of \(1, 2\) to add up, got \[\(1, 2\), \(1,\)\]"):
         total(control_penalty(1.0), lambda action: action.sum((1, 2, 3)))(ACTION)
+
+
+def test_late_distances_decide_and_earlier_ones_break_ties() -> None:
+    """By hand: weights 1/16, 1/4, 1 at rate 4, over their sum; a constant distance is its own mean."""
+    late = Late(4.0)
+    assert float(late(torch.tensor([[[8.0, 4.0, 1.0]]]))) == pytest.approx((8 / 16 + 4 / 4 + 1) / (1 + 1 / 4 + 1 / 16))
+    assert float(late(torch.full((1, 1, 12), 0.3))) == pytest.approx(0.3)
+    early, at_last, astray = [9.0, 1.0, 1.0], [9.0, 9.0, 1.0], [1.0, 1.0, 4.0]
+    costs = Late()(torch.tensor([[early, at_last, astray]]))[0]
+    assert costs.argsort().tolist() == [0, 1, 2]
+    assert (summed(torch.tensor([[early, at_last, astray]]))[0]).argmin() == 2
+    with pytest.raises(ValueError, match="rate above 1"):
+        Late(1.0)

@@ -19,7 +19,7 @@ from jepalab.instruments.first_plans import first_plans
 from jepalab.instruments.imagining import world_subject
 from jepalab.instruments.planning import success
 from jepalab.planners.cem import CEM
-from jepalab.planners.costs import Discounted, at_the_end, summed
+from jepalab.planners.costs import Discounted, Late, at_the_end, summed
 from jepalab.planners.gradient import Gradient
 from jepalab.planners.icem import ICEM
 from jepalab.planners.mppi import MPPI
@@ -28,7 +28,7 @@ from jepalab.recipes import pusht, two_rooms
 from jepalab.recipes.world_bench import Rooms, WorldBench
 from jepalab.recipes.world_judging import acting, acting_subjects
 from jepalab.recipes.world_lab import WorldLab
-from jepalab.recipes.world_planning import PlannerName, Planning, UnreadableError, usual_planning
+from jepalab.recipes.world_planning import TOWARDS_RECORDED, PlannerName, Planning, UnreadableError, usual_planning
 from jepalab.recipes.worlds import vicreg_world
 
 ENV = TwoRooms()
@@ -70,7 +70,8 @@ def test_every_planner_reaches_goals_in_the_environment_itself(name: PlannerName
 
 def test_the_usual_planner_is_the_one_it_was() -> None:
     assert Planning().searching() == MPPI(100, num_elites=10, num_iterations=5, std=1.0, max_std=2.0)
-    assert Planning().over_time() is at_the_end
+    assert Planning().over_time() == Late(8.0)
+    assert TOWARDS_RECORDED.over_time() is at_the_end
 
 
 def test_costs_count_the_steps_they_name() -> None:

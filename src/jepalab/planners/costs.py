@@ -35,6 +35,26 @@ def summed(distance: Float[Tensor, "e s h"]) -> Float[Tensor, "e s"]:
 
 
 @dataclass(frozen=True)
+class Late:
+    """A mean over the horizon in which each step counts `rate` times what the one before counts, in units of distance.
+
+    The end decides, so that a detour costs next to nothing; of plans that end alike, the one that is there earlier is
+    cheaper, so that an agent stays where it has arrived.
+    """
+
+    rate: float = 8.0
+
+    def __post_init__(self) -> None:
+        if not self.rate > 1:
+            raise ValueError(f"Wanted a rate above 1, got rate={self.rate}; for less take Discounted.")
+
+    def __call__(self, distance: Float[Tensor, "e s h"]) -> Float[Tensor, "e s"]:
+        back = torch.arange(distance.shape[-1] - 1, -1, -1, device=distance.device, dtype=distance.dtype)
+        weight = self.rate**-back
+        return (distance * weight).sum(-1) / weight.sum()
+
+
+@dataclass(frozen=True)
 class Discounted:
     """The sum over the horizon in which each step counts `rate` times what the one before counts, the first 1.
 

@@ -22,7 +22,7 @@ from jepalab.instruments.manifests import draw_manifest
 from jepalab.instruments.plan_films import Draws
 from jepalab.instruments.planning import Trial
 from jepalab.planners.cem import CEM
-from jepalab.planners.costs import Discounted, OverTime, Read, at_the_end, summed
+from jepalab.planners.costs import Discounted, Late, OverTime, Read, at_the_end, summed
 from jepalab.planners.gradient import Gradient
 from jepalab.planners.icem import ICEM
 from jepalab.planners.mppi import MPPI
@@ -34,7 +34,7 @@ from jepalab.types import WorldModel
 FEWEST = 60  # episodes by which a model is ranked, where the test has so many: of 8, one more or less is an eighth
 FloorName = Literal["random", "oracle", "replay"]
 PlannerName = Literal["mppi", "cem", "icem", "gradient", "random-shooting"]
-CostName = Literal["last", "sum", "discounted"]
+CostName = Literal["late", "last", "sum", "discounted"]
 SpaceName = Literal["latent", "state", "pixels"]
 
 
@@ -60,7 +60,9 @@ class Planning:
         planner: what searches. Each imagines as many steps as "mppi" does, "icem" fewer in later iterations;
             "random-shooting" imagines all at once, "gradient" a tenth as many plans for ten times as many iterations,
             each with a backward pass as well.
-        cost: which imagined steps' distances to the goal count: the "last" one's, the "sum", or the "discounted" sum.
+        cost: which imagined steps' distances to the goal count: the "late" ones', each 8 times as much as the one
+            before, so that the end decides, and of plans that end alike the earlier one; the "last" one's alone; the
+            "sum", which shuns detours; or the "discounted" sum.
         discount: what a step counts in "discounted" as a share of what the one before counts.
         penalty: on actions, as a weight of their squares summed over the plan; the ceiling, whose cost is in pixels of
             way, does without.
@@ -81,7 +83,7 @@ class Planning:
     num_samples: int = 100
     num_iterations: int = 5
     planner: PlannerName = "mppi"
-    cost: CostName = "last"
+    cost: CostName = "late"
     discount: float = 0.9
     penalty: float = 0.0
     history: int = 1
@@ -118,11 +120,12 @@ class Planning:
         return self.through_frames() if isinstance(model, Looks) or self.space == "pixels" else self
 
     def searching(self) -> Planner:
-        """The planner. "mppi" is the low-compute planner of the newer EB-JEPA (arXiv 2602.03604) but for five things:
+        """The planner. "mppi" is the low-compute planner of the newer EB-JEPA (arXiv 2602.03604) but for six things:
         its temperature is in units of the elites', it begins with a deviation of 1 where theirs is 2, its answer is the
         elites' weighted mean where theirs is one elite drawn by the weights, actions are no longer than those of the
-        training walks (1.8 pixels in Two Rooms) where their code shortens none, and, as `num_executed` says, it plans
-        anew after 2 actions where they do after each. The others have what they share with it.
+        training walks (1.8 pixels in Two Rooms) where their code shortens none, and, as `cost` and `num_executed` say,
+        earlier distances count a little where theirs do not and it plans anew after 2 actions where they do after each.
+        The others have what they share with it.
         """
         num, rounds, elites = self.num_samples, self.num_iterations, max(2, self.num_samples // 10)
         makers: dict[PlannerName, Callable[[], Planner]] = {
@@ -136,9 +139,13 @@ class Planning:
 
     def over_time(self) -> OverTime:
         """How the distances of the imagined steps become one cost."""
-        if self.cost == "discounted":
-            return Discounted(self.discount)
-        return summed if self.cost == "sum" else at_the_end
+        over_time: dict[CostName, OverTime] = {
+            "late": Late(),
+            "last": at_the_end,
+            "sum": summed,
+            "discounted": Discounted(self.discount),
+        }
+        return over_time[self.cost]
 
     def trial(self, where: TwoRooms | Ground) -> Trial:
         """The episodes, and within which radii a goal counts as reached."""
@@ -197,7 +204,7 @@ class Planning:
 
 
 # As DINO-WM has it with goals 25 steps ahead and 5 actions in a block: 25 steps are imagined, and twice as many gone.
-TOWARDS_RECORDED = Planning(num_steps=50, horizon=5, num_executed=1)
+TOWARDS_RECORDED = Planning(num_steps=50, horizon=5, num_executed=1, cost="last")
 
 
 def usual_planning(name: SceneName) -> Planning:
