@@ -124,6 +124,8 @@ def test_doors_seeds_and_lengths_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     notes = " ".join(two_rooms.plan(QUICK, preset="walks", budget=77.0).notes)
     assert "9 pixels (narrow door, random wall)" in notes
     assert "13 pixels (fixed, 5,000 walks, 1,000 walks, random door)" in notes
+    assert "All models have the same planner: mppi, " in notes
+    assert "cost: late of latent" in notes
     assert "trials of 123 steps; here every arm may spend 77 steps" in notes
     known["conditions"]["fixed"]["G3"] = SEARCHED
     notes = " ".join(two_rooms.plan(replace(QUICK, cross_room=200, same_room=100, num_steps=200), preset="all").notes)
@@ -134,7 +136,7 @@ def test_doors_seeds_and_lengths_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert few[0].startswith("50 episodes into the other room and 25 within one room, 50 steps each")
     assert "tested on 50 episodes into the other room and 4 within" in few[-1]
     plans = [two_rooms.plan(QUICK, preset=name) for name in ("main", "walks", "compute", "all")]
-    assert [len(plan.seeds) for plan in [*plans, noisy_tv.plan(QUICK)]] == [5, 3, 3, 1, 5]
+    assert [len(plan.seeds) for plan in [*plans, noisy_tv.plan(QUICK)]] == [3, 3, 3, 1, 3]
     assert len(two_rooms.plan(QUICK, preset="all", num_seeds=2).seeds) == 2
     assert Rooms(layout="narrow-door").env().layouts.door_half == 4
     moving = two_rooms.CONDITIONS["random wall"].env().layouts

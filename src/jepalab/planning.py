@@ -121,7 +121,7 @@ def run(words: list[str]) -> int:
         return 0
     show_acting(trial, scores, played, asked.run.name)
     print(f"\nepisodes: seed {asked.seed}, manifest {trial.manifest.digest[:16]}, {how.num_steps} steps each")
-    print(_in_words(how, ground.frameskip))
+    print(how.in_words(ground.frameskip))
     for name, place in (("film", asked.film), ("counterfactuals", asked.counterfactual)):
         if place is not None:
             print(f"{name}: {place}")
@@ -155,15 +155,6 @@ def _how(asked: PlanCommand, model: WorldModel) -> Planning:
             file=sys.stderr,
         )
     return how
-
-
-def _in_words(how: Planning, frameskip: int) -> str:
-    """The planner, and what it compares."""
-    away = f"{how.horizon} steps ahead" + (f" of {frameskip} actions each" if frameskip > 1 else "")
-    return (
-        f"planner: {how.planner}, {how.num_samples} candidates, {how.num_iterations} iterations, {away}, "
-        f"{how.num_executed} taken; cost: {how.cost} of {how.space}, history {how.history}"
-    )
 
 
 def _ground(asked: PlanCommand, stream: TrajectoryStream, *, num_at_once: int) -> Ground:

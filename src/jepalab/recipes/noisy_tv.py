@@ -162,7 +162,7 @@ def plan(
     planning: Planning,
     *,
     preset: Literal["demo", "full"] = "demo",
-    num_seeds: int = 5,
+    num_seeds: int = 3,
     budget: float = float(STEPS),
     unit: Unit = "steps",
 ) -> Plan:

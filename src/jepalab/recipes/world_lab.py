@@ -32,7 +32,7 @@ from jepalab.recipes.world_tests import with_a_tenth
 from jepalab.run import Run
 from jepalab.types import Objective
 
-STEPS, TRIAL_STEPS = 3_000, 500
+STEPS, TRIAL_STEPS = 2_000, 500
 TIED = {"J1": "embeddings", "J1-A1": "embeddings without inverse dynamics"}
 GOALS = (0.5, 0.9)  # of the goals reached: what it cost to get there is told
 TRIAL_EPISODES = Planning(cross_room=60, same_room=0, num_steps=100, episode_seed=1_007)

@@ -23,7 +23,7 @@ CHIEF = ("cross", "block", "all")  # groups of which `Planning.cross_room` says 
 
 
 def describe_test(planning: Planning, places: Mapping[str, Rooms | Stored], arms: Collection[str]) -> list[str]:
-    """The episodes, how wide doors are, and how arms that imagine frames are tested, where there are some."""
+    """The episodes, the planner, how wide doors are, and how arms that imagine frames are tested, if there are some."""
     stored = [place for place in places.values() if isinstance(place, Stored)]
     groups = groups_in(stored[0]) if stored else ("cross", "same")
     drawn = "starts and goals are states of held-out episodes, none" if stored else "none"
@@ -32,8 +32,9 @@ def describe_test(planning: Planning, places: Mapping[str, Rooms | Stored], arms
         f"{_count(planning, groups)}, {planning.num_steps} steps each, the same for every arm and seed (seed "
         f"{planning.episode_seed}); {drawn} is solved at the start.{radii}"
     )
+    how = f"All models have the same {planning.in_words(stored[0].frameskip if stored else 1)}."
     frames = [_describe_frames(planning, groups)] if {"G3", "G4"} & {*arms} else []
-    return [episodes, *_describe_doors(places), *frames, *([SIGREG] if "J2" in arms else [])]
+    return [episodes, how, *_describe_doors(places), *frames, *([SIGREG] if "J2" in arms else [])]
 
 
 def groups_in(stored: Stored) -> tuple[str, ...]:

@@ -137,6 +137,14 @@ class Planning:
         }
         return makers[self.planner]()
 
+    def in_words(self, frameskip: int = 1) -> str:
+        """The planner, and what it compares."""
+        away = f"{self.horizon} steps ahead" + (f" of {frameskip} actions each" if frameskip > 1 else "")
+        return (
+            f"planner: {self.planner}, {self.num_samples} candidates, {self.num_iterations} iterations, {away}, "
+            f"{self.num_executed} taken; cost: {self.cost} of {self.space}, history {self.history}"
+        )
+
     def over_time(self) -> OverTime:
         """How the distances of the imagined steps become one cost."""
         over_time: dict[CostName, OverTime] = {
