@@ -27,7 +27,7 @@ from jepalab.recipes.world_judging import (
     keep_outcomes,
     understanding,
 )
-from jepalab.recipes.world_notes import describe_test
+from jepalab.recipes.world_notes import describe_test, describe_untuned
 from jepalab.recipes.world_tests import with_a_tenth
 from jepalab.run import Run
 from jepalab.types import Objective
@@ -110,6 +110,7 @@ class WorldLab:
             raise ValueError(
                 f"No arm has tuned settings, and untuned arms do not compete: run `jepalab tune {self.name}` first."
             )
+        untuned = [arm for arm in arms if ARMS[arm].knob and any(arm not in there for there in known.values())]
         competing = {(cell.arm, cell.condition) for cell in cells}
         return Plan(
             name=self.name,
@@ -134,6 +135,9 @@ class WorldLab:
             courses=[course for course in self.courses if len({*course.places} & {*conditions}) > 1],
             notes=[
                 *describe_test(planning, {name: self.conditions[name] for name in conditions}, arms),
+                *describe_untuned(
+                    self.name, [a for a in arms if ARMS[a].knob and any(a not in known[c] for c in known)]
+                ),
                 *(
                     []
                     if dynamics == "residual"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from jepalab.recipes.stored_world import Stored
 from jepalab.recipes.world_bench import Rooms
@@ -35,6 +35,12 @@ def describe_test(planning: Planning, places: Mapping[str, Rooms | Stored], arms
     how = f"All models have the same {planning.in_words(stored[0].frameskip if stored else 1)}."
     frames = [_describe_frames(planning, groups)] if {"G3", "G4"} & {*arms} else []
     return [episodes, how, *_describe_doors(places), *frames, *([SIGREG] if "J2" in arms else [])]
+
+
+def describe_untuned(name: str, arms: Sequence[str]) -> list[str]:
+    """Which arms do not compete, somewhere or at all, for want of settings; nothing where all have some."""
+    search = f"`jepalab tune {name} --arms {' '.join(arms)}`"
+    return [f"Left out where they have no tuned settings: {', '.join(arms)}; {search} searches them."] if arms else []
 
 
 def groups_in(stored: Stored) -> tuple[str, ...]:
