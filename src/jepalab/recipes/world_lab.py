@@ -135,9 +135,7 @@ class WorldLab:
             courses=[course for course in self.courses if len({*course.places} & {*conditions}) > 1],
             notes=[
                 *describe_test(planning, {name: self.conditions[name] for name in conditions}, arms),
-                *describe_untuned(
-                    self.name, [a for a in arms if ARMS[a].knob and any(a not in known[c] for c in known)]
-                ),
+                *describe_untuned(self.name, untuned),
                 *(
                     []
                     if dynamics == "residual"
