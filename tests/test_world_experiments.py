@@ -127,7 +127,9 @@ def test_doors_seeds_and_lengths_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert "All models have the same planner: mppi, " in notes
     assert "cost: late of latent" in notes
     assert "trials of 123 steps; here every arm may spend 77 steps" in notes
-    assert "no tuned settings: J1-A1, J2, J3, G1, G2; `jepalab tune two-rooms --arms J1-A1 J2 J3 G1 G2`" in notes
+    assert (
+        "for want of tuned settings: J1-A1, J2, J3, G1, G2; `jepalab tune two-rooms --arms J1-A1 J2 J3 G1 G2`" in notes
+    )
     known["conditions"]["fixed"]["G3"] = SEARCHED
     notes = " ".join(two_rooms.plan(replace(QUICK, cross_room=200, same_room=100, num_steps=200), preset="all").notes)
     assert "200 episodes into the other room and 100 within one room, 200 steps each" in notes

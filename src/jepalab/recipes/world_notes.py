@@ -40,7 +40,7 @@ def describe_test(planning: Planning, places: Mapping[str, Rooms | Stored], arms
 def describe_untuned(name: str, arms: Sequence[str]) -> list[str]:
     """Which arms do not compete, somewhere or at all, for want of settings; nothing where all have some."""
     search = f"`jepalab tune {name} --arms {' '.join(arms)}`"
-    return [f"Left out where they have no tuned settings: {', '.join(arms)}; {search} searches them."] if arms else []
+    return [f"Left out, for want of tuned settings: {', '.join(arms)}; {search} searches them."] if arms else []
 
 
 def groups_in(stored: Stored) -> tuple[str, ...]:
