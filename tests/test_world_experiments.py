@@ -135,6 +135,8 @@ def test_doors_seeds_and_lengths_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert "200 episodes into the other room and 100 within one room, 200 steps each" in notes
     assert "are tested on 60 episodes into the other room and 10 within one room, the first of the others'" in notes
     assert "the arm LeWM, which runs in `jepalab compare two-rooms --preset all`" in notes
+    known["conditions"]["fixed"]["G1"] = SEARCHED | {"steps": 1_000}
+    assert "trials of 123 or 1,000 steps" in " ".join(two_rooms.plan(QUICK).notes)
     few = describe_test(pusht.PLANNING, {"pusht": Rooms()}, ["G3"])
     assert few[0].startswith("50 episodes into the other room and 25 within one room, 50 steps each")
     assert "tested on 50 episodes into the other room and 4 within" in few[-1]

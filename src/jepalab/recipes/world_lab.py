@@ -27,7 +27,7 @@ from jepalab.recipes.world_judging import (
     keep_outcomes,
     understanding,
 )
-from jepalab.recipes.world_notes import describe_test, describe_untuned
+from jepalab.recipes.world_notes import describe_test, describe_trials, describe_untuned
 from jepalab.recipes.world_tests import with_a_tenth
 from jepalab.run import Run
 from jepalab.types import Objective
@@ -111,6 +111,7 @@ class WorldLab:
                 f"No arm has tuned settings, and untuned arms do not compete: run `jepalab tune {self.name}` first."
             )
         untuned = [arm for arm in arms if ARMS[arm].knob and any(arm not in there for there in known.values())]
+        chosen = [there[arm] for there in known.values() for arm in arms if arm in there]
         competing = {(cell.arm, cell.condition) for cell in cells}
         return Plan(
             name=self.name,
@@ -141,8 +142,8 @@ class WorldLab:
                     if dynamics == "residual"
                     else [f"Every arm's dynamics are '{dynamics}'; settings were chosen with 'residual'."]
                 ),
-                f"Settings were chosen by trials of {found.get('steps', TRIAL_STEPS):,} steps; here every arm may "
-                f"spend {budget:,.0f} {unit}.",
+                f"Settings were chosen by {describe_trials(chosen, usual=found.get('steps', TRIAL_STEPS))}; here every "
+                f"arm may spend {budget:,.0f} {unit}.",
                 *self.notes,
                 *say_where(found),
             ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from jepalab.recipes.stored_world import Stored
 from jepalab.recipes.world_bench import Rooms
@@ -41,6 +42,11 @@ def describe_untuned(name: str, arms: Sequence[str]) -> list[str]:
     """Which arms do not compete, somewhere or at all, for want of settings; nothing where all have some."""
     search = f"`jepalab tune {name} --arms {' '.join(arms)}`"
     return [f"Left out, for want of tuned settings: {', '.join(arms)}; {search} searches them."] if arms else []
+
+
+def describe_trials(chosen: Sequence[Mapping[str, Any]], *, usual: int) -> str:
+    """How long the trials were by which these settings were chosen, `usual` where they do not say."""
+    return f"trials of {' or '.join(f'{num:,}' for num in sorted({of.get('steps', usual) for of in chosen}))} steps"
 
 
 def groups_in(stored: Stored) -> tuple[str, ...]:
