@@ -72,6 +72,7 @@ def test_the_usual_planner_is_the_one_it_was() -> None:
     assert Planning().searching() == MPPI(100, num_elites=10, num_iterations=5, std=1.0, max_std=2.0)
     assert Planning().over_time() == Late(8.0)
     assert TOWARDS_RECORDED.over_time() is at_the_end
+    assert Planning(cost="last", discount=0.0).over_time() is at_the_end, "a rate that is not used refuses nothing"
 
 
 def test_costs_count_the_steps_they_name() -> None:

@@ -33,7 +33,8 @@ def describe_test(planning: Planning, places: Mapping[str, Rooms | Stored], arms
         f"{_count(planning, groups)}, {planning.num_steps} steps each, the same for every arm and seed (seed "
         f"{planning.episode_seed}); {drawn} is solved at the start.{radii}"
     )
-    how = f"All models have the same {planning.in_words(stored[0].frameskip if stored else 1)}."
+    who = "All models but G3 and G4" if {"G3", "G4"} & {*arms} else "All models"
+    how = f"{who} have the same {planning.in_words(stored[0].frameskip if stored else 1)}."
     frames = [_describe_frames(planning, groups)] if {"G3", "G4"} & {*arms} else []
     return [episodes, how, *_describe_doors(places), *frames, *([SIGREG] if "J2" in arms else [])]
 

@@ -147,13 +147,10 @@ class Planning:
 
     def over_time(self) -> OverTime:
         """How the distances of the imagined steps become one cost."""
-        over_time: dict[CostName, OverTime] = {
-            "late": Late(),
-            "last": at_the_end,
-            "sum": summed,
-            "discounted": Discounted(self.discount),
-        }
-        return over_time[self.cost]
+        if self.cost == "discounted":
+            return Discounted(self.discount)
+        plain: dict[CostName, OverTime] = {"late": Late(), "last": at_the_end, "sum": summed}
+        return plain[self.cost]
 
     def trial(self, where: TwoRooms | Ground) -> Trial:
         """The episodes, and within which radii a goal counts as reached."""
